@@ -1,0 +1,89 @@
+"""Unit cells: parameters, matrices, volume, resolution."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A unit cell as CrystFEL's .cell files describe it.
+
+    Attributes
+    ----------
+    a, b, c : float
+        Angstrom.
+    alpha, beta, gamma : float
+        Degree.
+    lattice_type : str
+        triclinic, monoclinic, orthorhombic, tetragonal, rhombohedral, hexagonal or cubic.
+    centering : str
+        P, A, B, C, I, F, R or H.
+    unique_axis : str
+        a, b, c, or * where the lattice type has none.
+    """
+
+    a: float
+    b: float
+    c: float
+    alpha: float = 90.0
+    beta: float = 90.0
+    gamma: float = 90.0
+    lattice_type: str = "triclinic"
+    centering: str = "P"
+    unique_axis: str = "*"
+
+    @property
+    def parameters(self):
+        """(a, b, c, alpha, beta, gamma) in angstrom and degree."""
+        return (self.a, self.b, self.c, self.alpha, self.beta, self.gamma)
+
+    @property
+    def volume(self):
+        """Cubic angstrom."""
+        return abs(np.linalg.det(real_matrix(self.parameters)))
+
+
+def real_matrix(parameters):
+    """Rows a, b, c in a Cartesian frame with a along x and b in the xy plane.
+
+    Parameters
+    ----------
+    parameters : sequence of 6 floats
+        Angstrom and degree.
+
+    Returns
+    -------
+    ndarray, shape (3, 3)
+        Angstrom.
+    """
+    a, b, c, alpha, beta, gamma = parameters
+    ca, cb, cg = np.cos(np.radians([alpha, beta, gamma]))
+    sg = np.sin(np.radians(gamma))
+    cx, cy = cb, (ca - cb * cg) / sg
+    return np.array([[a, 0.0, 0.0], [b * cg, b * sg, 0.0], [c * cx, c * cy, c * np.sqrt(1.0 - cx**2 - cy**2)]])
+
+
+def reciprocal_matrix(parameters):
+    """Columns a*, b*, c* in the frame of `real_matrix`, 1/angstrom: q = reciprocal @ (h, k, l)."""
+    return np.linalg.inv(real_matrix(parameters))
+
+
+def parameters_of(reciprocal):
+    """Cell parameters (angstrom, degree) of a matrix whose columns are a*, b*, c* (1/angstrom)."""
+    real = np.linalg.inv(reciprocal)
+    lengths = np.linalg.norm(real, axis=1)
+    cosines = [real[i] @ real[j] / (lengths[i] * lengths[j]) for i, j in ((1, 2), (0, 2), (0, 1))]
+    return np.concatenate([lengths, np.degrees(np.arccos(np.clip(cosines, -1.0, 1.0)))])
+
+
+def inverse_resolution(hkl, parameters):
+    """s = 1/d in 1/angstrom of reflections.
+
+    Parameters
+    ----------
+    hkl : array_like of int, shape (n, 3)
+    parameters : sequence of 6 floats
+        Angstrom and degree.
+    """
+    return np.linalg.norm(np.asarray(hkl) @ reciprocal_matrix(parameters).T, axis=1)

@@ -1,0 +1,57 @@
+"""The `sfxflow` command: one module a stage, each with `add_arguments(parser)` and `run(args)`.
+
+A module's docstring is its help text. Bad input ends with the message of `InputError` and exit status 1.
+"""
+
+import argparse
+import errno
+import importlib
+import os
+import sys
+
+import sfxflow
+from sfxflow.errors import InputError
+
+#: Sub-command to what it does; the module has the same name. The order is that of the work.
+COMMANDS = {
+    "init": "look into the files and write a config that runs",
+    "simulate": "simulate frames with known truth",
+    "peaks": "find peaks",
+    "indexing": "index the peaks with a known cell",
+    "integration": "predict and integrate reflections",
+    "frames": "gather the frame account of a run",
+    "merging": "scale and merge",
+    "figures_of_merit": "figures of merit, by shell and overall",
+    "export": "write MTZ and HKL files",
+    "report": "write the HTML report",
+}
+
+
+def main(argv=None):
+    """Run one sub-command; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="sfxflow", description=sfxflow.__doc__)
+    parser.add_argument("--version", action="version", version=f"sfxflow {sfxflow.__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="STAGE", required=True)
+    chosen = argv[0] if argv and argv[0] in COMMANDS else None
+    for name, meaning in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=meaning, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        if name == chosen:
+            module = importlib.import_module(f"sfxflow.cli.{name}")
+            subparser.description = module.__doc__
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+    args = parser.parse_args(argv)
+    try:
+        return args.run(args) or 0
+    except InputError as error:
+        print(f"sfxflow {args.command}: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG):
+            print(f"sfxflow {args.command}: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+            return 1
+        raise

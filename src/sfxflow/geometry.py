@@ -1,0 +1,249 @@
+"""The detector: panels, where their pixels are in the laboratory and in the frame's array.
+
+A frame is held as ONE two-dimensional array, the slab, whatever the file's own dimensions are; `Panel.slab_ss`, `Panel.slab_fs`
+say where a panel lies in it. Positions on the detector (fs, ss) are slab coordinates, corner-based (units.py).
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A mask array of the geometry: where it is and which bits make a pixel good or bad (crystfel_geometry(5))."""
+
+    data: str
+    file: str | None = None
+    good_bits: int = 0
+    bad_bits: int = 0
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One flat array of pixels.
+
+    Attributes
+    ----------
+    name : str
+    data : str
+        HDF5 path of the dataset; '%' stands for an event's name.
+    dims : tuple
+        One entry for each dimension of the dataset: 'ss', 'fs', '%' (event) or a fixed index.
+    min_fs, max_fs, min_ss, max_ss : int
+        The panel's part of the dataset, both ends included.
+    origin : tuple of float
+        Outer corner of the first pixel, metre; z is the panel's coffset, to which a frame's camera length is added.
+    fs, ss : tuple of float
+        Steps in the laboratory for one pixel along fs and ss, metre.
+    slab_fs, slab_ss : int
+        First column and row of the panel in the slab.
+    adu_per_photon, adu_per_ev : float or None
+        Gain, where the geometry has it.
+    max_adu : float
+        Values above are saturated.
+    flags : tuple of (str, float)
+        ('lessthan' | 'morethan' | 'equal', value): such pixels are bad.
+    masks : tuple of Mask
+    mask_edge_pixels : int
+        Rows and columns at the panel's edges that are bad.
+    no_index : bool
+        The whole panel is bad.
+    """
+
+    name: str
+    data: str
+    dims: tuple
+    min_fs: int
+    max_fs: int
+    min_ss: int
+    max_ss: int
+    origin: tuple
+    fs: tuple
+    ss: tuple
+    slab_fs: int
+    slab_ss: int
+    adu_per_photon: float | None = None
+    adu_per_ev: float | None = None
+    max_adu: float = np.inf
+    flags: tuple = ()
+    masks: tuple = ()
+    mask_edge_pixels: int = 0
+    no_index: bool = False
+
+    @property
+    def n_fs(self):
+        """Number of pixels along fs."""
+        return self.max_fs - self.min_fs + 1
+
+    @property
+    def n_ss(self):
+        """Number of pixels along ss."""
+        return self.max_ss - self.min_ss + 1
+
+
+@dataclass(frozen=True)
+class Region:
+    """A bad region: in fs, ss of one panel's data (ends included, panel named) or in x, y of the laboratory (pixel units)."""
+
+    name: str
+    low: tuple
+    high: tuple
+    panel: str | None = None
+    in_xy: bool = True
+
+
+@dataclass(frozen=True)
+class Detector:
+    """All panels, and the beam as far as the geometry describes it.
+
+    Attributes
+    ----------
+    panels : tuple of Panel
+    photon_energy, clen : float or str
+        eV and metre, or the HDF5 path of a value per frame (the unit scales stand beside).
+    photon_energy_scale, clen_scale : float
+        Factor from the file's unit to eV and metre, where a path is given.
+    photon_energy_is_wavelength : bool
+        The path holds a wavelength in angstrom times the scale.
+    bandwidth : float
+        Relative full width of the spectrum as the geometry states it; 0 where it does not.
+    bad_regions : tuple of Region
+    rigid_groups : dict
+        Names of panels by group, and of groups by collection, as written.
+    peak_list : str or None
+    """
+
+    panels: tuple
+    photon_energy: float | str
+    clen: float | str
+    photon_energy_scale: float = 1.0
+    clen_scale: float = 1.0
+    photon_energy_is_wavelength: bool = False
+    bandwidth: float = 0.0
+    bad_regions: tuple = ()
+    rigid_groups: dict = field(default_factory=dict)
+    peak_list: str | None = None
+
+    @property
+    def shape(self):
+        """(rows, columns) of the slab."""
+        return (
+            max(p.slab_ss + p.n_ss for p in self.panels),
+            max(p.slab_fs + p.n_fs for p in self.panels),
+        )
+
+
+@dataclass(frozen=True)
+class PanelArrays:
+    """The panels as plain arrays, for numba kernels.
+
+    Attributes
+    ----------
+    bounds : ndarray of int32, shape (n, 4)
+        First and one past the last row, first and one past the last column in the slab.
+    origin, fs, ss : ndarray of float64, shape (n, 3)
+        As in `Panel`, metre; z of origin without the camera length.
+    """
+
+    bounds: np.ndarray
+    origin: np.ndarray
+    fs: np.ndarray
+    ss: np.ndarray
+
+
+def panel_arrays(detector):
+    """Panels of `detector` as `PanelArrays`."""
+    panels = detector.panels
+    return PanelArrays(
+        bounds=np.array(
+            [[p.slab_ss, p.slab_ss + p.n_ss, p.slab_fs, p.slab_fs + p.n_fs] for p in panels],
+            dtype=np.int32,
+        ),
+        origin=np.array([p.origin for p in panels], dtype=np.float64),
+        fs=np.array([p.fs for p in panels], dtype=np.float64),
+        ss=np.array([p.ss for p in panels], dtype=np.float64),
+    )
+
+
+def panel_of(bounds, fs, ss):
+    """Number of the panel at each slab position, -1 where there is none.
+
+    Parameters
+    ----------
+    bounds : ndarray, shape (n, 4)
+        As in `PanelArrays`.
+    fs, ss : ndarray, shape (m,)
+        Pixel, corner-based.
+    """
+    fs, ss = np.asarray(fs)[:, None], np.asarray(ss)[:, None]
+    inside = (ss >= bounds[:, 0]) & (ss < bounds[:, 1]) & (fs >= bounds[:, 2]) & (fs < bounds[:, 3])
+    return np.where(inside.any(axis=1), inside.argmax(axis=1), -1)
+
+
+def lab_positions(arrays, panel, fs, ss, clen):
+    """Laboratory positions of points on the detector.
+
+    Parameters
+    ----------
+    arrays : PanelArrays
+    panel : ndarray of int, shape (m,)
+    fs, ss : ndarray, shape (m,)
+        Slab coordinates, pixel, corner-based.
+    clen : float
+        Camera length, metre.
+
+    Returns
+    -------
+    ndarray, shape (m, 3)
+        Metre.
+    """
+    bounds = arrays.bounds[panel]
+    along_fs = (np.asarray(fs) - bounds[:, 2])[:, None]
+    along_ss = (np.asarray(ss) - bounds[:, 0])[:, None]
+    xyz = arrays.origin[panel] + along_fs * arrays.fs[panel] + along_ss * arrays.ss[panel]
+    xyz[:, 2] += clen
+    return xyz
+
+
+def scattering_vectors(xyz, wavelength):
+    """Scattering vectors q = (x/|x| - z) / wavelength of laboratory positions.
+
+    Parameters
+    ----------
+    xyz : ndarray, shape (m, 3)
+        Metre, from the sample.
+    wavelength : float
+        Angstrom.
+
+    Returns
+    -------
+    ndarray, shape (m, 3)
+        1/angstrom.
+    """
+    q = xyz / np.linalg.norm(xyz, axis=1, keepdims=True)
+    q[:, 2] -= 1.0
+    return q / wavelength
+
+
+def polarisation_factor(xyz, fraction, angle=0.0):
+    """Polarisation factor at laboratory positions.
+
+    Parameters
+    ----------
+    xyz : ndarray, shape (m, 3)
+        From the sample, any unit.
+    fraction : float
+        Fraction of the intensity that is polarised along the main direction: 0.5 is an unpolarised beam, 1 complete polarisation.
+    angle : float
+        Main direction of the electric field, radian from +x towards +y.
+
+    Notes
+    -----
+    P = f (1 - (u.e)^2) + (1 - f) (1 - (u.n)^2), u the direction of the scattered ray, e that of the field, n that
+    perpendicular to it and to the beam (Kahn et al. 1982, J. Appl. Cryst. 15, 330, doi:10.1107/S0021889882012060).
+    """
+    u = xyz / np.linalg.norm(xyz, axis=1, keepdims=True)
+    along = u[:, 0] * np.cos(angle) + u[:, 1] * np.sin(angle)
+    across = -u[:, 0] * np.sin(angle) + u[:, 1] * np.cos(angle)
+    return fraction * (1.0 - along**2) + (1.0 - fraction) * (1.0 - across**2)

@@ -1,0 +1,61 @@
+"""Whole files or none, and what every file says of its origin."""
+
+import contextlib
+import json
+import os
+import shlex
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import sfxflow
+
+
+@contextlib.contextmanager
+def written_whole(path):
+    """Give a temporary name beside `path`; rename it to `path` when the block ends well, remove it otherwise.
+
+    A killed job leaves no half file behind a good name, and a full disk is noticed because the file is flushed to it first.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        with open(temporary, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def provenance(settings=None, inputs=()):
+    """Origin of a file: program version, command, settings, and name, size and modification time of each input.
+
+    Parameters
+    ----------
+    settings : dict, optional
+        Settings of the stage.
+    inputs : iterable of path
+
+    Returns
+    -------
+    dict
+        Strings, numbers and lists only, for JSON.
+    """
+    described = []
+    for name in inputs:
+        stat = os.stat(name)
+        modified = datetime.fromtimestamp(stat.st_mtime, UTC).isoformat(timespec="seconds")
+        described.append({"name": str(name), "size": stat.st_size, "modified": modified})
+    return {
+        "program": f"sfxflow {sfxflow.__version__}",
+        "command": shlex.join(["sfxflow", *sys.argv[1:]]),
+        "settings": settings or {},
+        "inputs": described,
+    }
+
+
+def provenance_json(settings=None, inputs=()):
+    """`provenance` as one line of JSON with sorted keys."""
+    return json.dumps(provenance(settings, inputs), sort_keys=True)

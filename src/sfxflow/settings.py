@@ -1,0 +1,212 @@
+"""One frozen dataclass a stage: default, limits, unit and meaning of every setting.
+
+The config file's sections, the schema in workflow/schemas and the `--settings` of each sub-command are made from these.
+"""
+
+import json
+import types
+import typing
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from difflib import get_close_matches
+
+from sfxflow.errors import InputError
+
+
+def setting(default, meaning, *, low=None, high=None, choices=None):
+    """A dataclass field with its meaning, its limits (both included) and its choices."""
+    return field(default=default, metadata={"meaning": meaning, "low": low, "high": high, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Peak finding: which pixels are a Bragg spot, and which frames are hits."""
+
+    min_snr: float = setting(4.0, "signal-to-noise ratio that a peak must reach", low=0)
+    threshold: float | None = setting(None, "absolute lowest value of a peak's pixels, detector unit; none by default")
+    min_pix_count: int = setting(2, "fewest connected pixels of a peak", low=1)
+    max_pix_count: int = setting(200, "most connected pixels of a peak", low=1)
+    local_bg_radius: int = setting(3, "half the width of the square in which the local background is taken, pixel", low=1)
+    min_res: float = setting(0.0, "peaks nearer to the beam are ignored, pixel", low=0)
+    max_res: float | None = setting(None, "peaks farther from the beam are ignored, pixel; none by default", low=0)
+    min_peaks: int = setting(15, "a frame with fewer peaks is a blank", low=0)
+    max_peaks: int = setting(2000, "of more peaks only the strongest are kept", low=1)
+    use_saturated: bool = setting(True, "keep peaks with pixels above max_adu")
+    max_bad_frames: float = setting(0.5, "fraction of failed frames above which the job fails", low=0, high=1)
+
+
+@dataclass(frozen=True)
+class Indexing:
+    """Indexing with a known cell, and refinement of each lattice against its peaks."""
+
+    max_lattices: int = setting(4, "most lattices looked for in a frame", low=1)
+    min_peaks: int = setting(6, "fewest peaks that a lattice must explain", low=4)
+    max_log10_p: float = setting(-14.0, "significance: log10 of the chance of a random fit must be lower", high=0)
+    cell_tolerance: float = setting(0.03, "largest relative deviation of a cell length", low=0, high=0.2)
+    angle_tolerance: float = setting(1.5, "largest deviation of a cell angle, degree", low=0, high=10)
+    max_bad_frames: float = setting(0.5, "fraction of failed frames above which the job fails", low=0, high=1)
+
+
+@dataclass(frozen=True)
+class Integration:
+    """Prediction of reflections and summation of their intensities."""
+
+    inner_radius: float = setting(3.0, "radius of the peak region, pixel", low=1)
+    middle_radius: float = setting(4.0, "inner radius of the background ring, pixel", low=1)
+    outer_radius: float = setting(6.0, "outer radius of the background ring, pixel", low=2)
+    max_excitation: float = setting(3.5, "reflections are predicted up to so many sigma(q) off the Ewald sphere", low=0.5)
+    d_min: float | None = setting(None, "highest resolution that is integrated, angstrom; none: the detector's edge", low=0)
+    polarisation_fraction: float = setting(0.99, "fraction of the beam that is polarised along the main direction", low=0, high=1)
+    polarisation_angle: float = setting(0.0, "main direction of the electric field, degree from +x to +y")
+    max_bad_frames: float = setting(0.5, "fraction of failed frames above which the job fails", low=0, high=1)
+
+
+@dataclass(frozen=True)
+class Merging:
+    """Scaling, partiality and merging."""
+
+    partiality: str = setting(
+        "empirical", "partiality model: a curve estimated from the data, or none", choices=("empirical", "unity")
+    )
+    cycles: int = setting(8, "cycles of scaling and merging", low=1, high=100)
+    min_measurements: int = setting(2, "fewest measurements of a merged reflection", low=1)
+    max_excitation: float = setting(3.5, "observations farther off the Ewald sphere are left out, sigma(q)", low=0.5)
+    min_partiality: float = setting(0.02, "observations with a smaller partiality are left out", low=0, high=1)
+    anomalous: bool = setting(False, "keep Friedel pairs apart")
+
+
+@dataclass(frozen=True)
+class FiguresOfMerit:
+    """Figures of merit of merged data."""
+
+    n_shells: int = setting(10, "number of resolution shells of equal volume", low=1)
+    d_max: float | None = setting(None, "lowest resolution, angstrom; none: as the data", low=0)
+    d_min: float | None = setting(None, "highest resolution, angstrom; none: as the data", low=0)
+    reference: str | None = setting(None, "file of reference intensities (.hkl or .mtz) to compare with")
+
+
+@dataclass(frozen=True)
+class Export:
+    """Files for other programs."""
+
+    unmerged: bool = setting(True, "also write unmerged.mtz")
+    free_fraction: float = setting(0.0, "fraction of reflections flagged free (FreeR_flag); 0: no flags", low=0, high=0.5)
+
+
+@dataclass(frozen=True)
+class Report:
+    """The HTML report."""
+
+    title: str = setting("sfxflow", "heading of the report")
+
+
+#: Stage to its class; the order is that of the work.
+STAGES = {
+    "peaks": Peaks,
+    "indexing": Indexing,
+    "integration": Integration,
+    "merging": Merging,
+    "figures_of_merit": FiguresOfMerit,
+    "export": Export,
+    "report": Report,
+}
+
+
+def settings_from(stage, values, where="--settings"):
+    """Settings of `stage` with `values` in place of the defaults.
+
+    Parameters
+    ----------
+    stage : str
+    values : dict
+    where : str
+        File or option that the values come from, for messages.
+
+    Raises
+    ------
+    InputError
+        An unknown key, a value of the wrong type or out of range.
+    """
+    cls = STAGES[stage]
+    known = {f.name: f for f in fields(cls)}
+    hints = typing.get_type_hints(cls)
+    converted = {}
+    for key, value in values.items():
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; it has: {', '.join(known)}"
+            raise InputError(f"{where}: {stage}.{key}: no such setting{hint}")
+        converted[key] = _checked(value, hints[key], known[key].metadata, f"{where}: {stage}.{key}")
+    return cls(**converted)
+
+
+def settings_from_json(stage, text):
+    """Settings of `stage` from the JSON text that a rule passes; an empty text gives the defaults."""
+    try:
+        values = json.loads(text) if text else {}
+    except json.JSONDecodeError as error:
+        raise InputError(f"--settings: not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError("--settings: a JSON object with the stage's settings is expected")
+    return settings_from(stage, values)
+
+
+def defaults(stage):
+    """Default settings of `stage` as a dict."""
+    return asdict(STAGES[stage]())
+
+
+def _allowed_types(hint):
+    if isinstance(hint, types.UnionType):
+        return typing.get_args(hint)
+    return (hint,)
+
+
+def _checked(value, hint, metadata, where):
+    allowed = _allowed_types(hint)
+    meaning = metadata["meaning"]
+    if value is None and type(None) in allowed:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and float in allowed and int not in allowed:
+        value = float(value)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+        names = {float: "a number", int: "a whole number", bool: "true or false", str: "text", type(None): "null"}
+        expected = " or ".join(names[t] for t in allowed)
+        raise InputError(f"{where}: {value!r} is not {expected} ({meaning})")
+    if metadata["choices"] and value not in metadata["choices"]:
+        raise InputError(f"{where}: {value!r} is not one of {', '.join(metadata['choices'])} ({meaning})")
+    low, high = metadata["low"], metadata["high"]
+    if low is not None and not value >= low:
+        raise InputError(f"{where}: {value} is below {low} ({meaning})")
+    if high is not None and not value <= high:
+        raise InputError(f"{where}: {value} is above {high} ({meaning})")
+    return value
+
+
+def schema_of(stage):
+    """JSON schema (draft 2020-12) of the stage's config section: every property with description and default."""
+    names = {float: "number", int: "integer", bool: "boolean", str: "string", type(None): "null"}
+    cls = STAGES[stage]
+    hints = typing.get_type_hints(cls)
+    properties = {}
+    for f in fields(cls):
+        assert f.default is not MISSING
+        kinds = [names[t] for t in _allowed_types(hints[f.name])]
+        entry = {
+            "type": kinds[0] if len(kinds) == 1 else kinds,
+            "description": f.metadata["meaning"],
+            "default": f.default,
+        }
+        if f.metadata["choices"]:
+            entry["enum"] = list(f.metadata["choices"])
+        if f.metadata["low"] is not None:
+            entry["minimum"] = f.metadata["low"]
+        if f.metadata["high"] is not None:
+            entry["maximum"] = f.metadata["high"]
+        properties[f.name] = entry
+    return {
+        "type": "object",
+        "description": cls.__doc__.strip().splitlines()[0],
+        "default": {},
+        "additionalProperties": False,
+        "properties": properties,
+    }
