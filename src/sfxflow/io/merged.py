@@ -1,0 +1,166 @@
+"""The file between merging and what follows it: merged reflections, the crystals behind them and the partiality curve, in HDF5.
+
+Attributes of the file: format, provenance (JSON), dataset, space_group (H-M name), cell (a b c alpha beta gamma in angstrom and
+degree), wavelength (angstrom, the mean), anomalous (bool), integrated (the chunk files, in the order that `crystals/chunk` counts).
+"""
+
+import os
+
+import h5py
+import numpy as np
+
+from sfxflow.errors import InputError
+from sfxflow.io.files import written_whole
+from sfxflow.reflections import Column
+
+FORMAT = "sfxflow merged 1"
+
+_UNIT = "scaled unit"
+
+#: Columns of merged/: one row a unique reflection, in the CCP4 asymmetric unit.
+MERGED = (
+    Column("h", "i4", "", (), "index in the CCP4 asymmetric unit"),
+    Column("k", "i4", "", (), "index in the CCP4 asymmetric unit"),
+    Column("l", "i4", "", (), "index in the CCP4 asymmetric unit"),
+    Column("I", "f8", _UNIT, (), "merged intensity"),
+    Column("sigI", "f8", _UNIT, (), "standard uncertainty of I"),
+    Column("n", "i4", "", (), "measurements merged"),
+    Column(
+        "I_half1", "f8", _UNIT, (), "intensity from the first half of the crystals, NaN where it has no measurement"
+    ),
+    Column("sigI_half1", "f8", _UNIT, (), "standard uncertainty of I_half1"),
+    Column("n_half1", "i4", "", (), "measurements in the first half"),
+    Column(
+        "I_half2", "f8", _UNIT, (), "intensity from the second half of the crystals, NaN where it has no measurement"
+    ),
+    Column("sigI_half2", "f8", _UNIT, (), "standard uncertainty of I_half2"),
+    Column("n_half2", "i4", "", (), "measurements in the second half"),
+)
+
+#: More columns of merged/ where Friedel pairs are kept apart.
+ANOMALOUS = (
+    Column("I_plus", "f8", _UNIT, (), "intensity of (h k l), NaN where not measured"),
+    Column("sigI_plus", "f8", _UNIT, (), "standard uncertainty of I_plus"),
+    Column("n_plus", "i4", "", (), "measurements of (h k l)"),
+    Column("I_minus", "f8", _UNIT, (), "intensity of (-h -k -l), NaN where not measured"),
+    Column("sigI_minus", "f8", _UNIT, (), "standard uncertainty of I_minus"),
+    Column("n_minus", "i4", "", (), "measurements of (-h -k -l)"),
+)
+
+#: Columns of crystals/: one row a crystal, in the order of the chunk files.
+CRYSTALS = (
+    Column("chunk", "i4", "", (), "number of the chunk file in the attribute `integrated`"),
+    Column("crystal", "i4", "", (), "row of `crystals` in that file"),
+    Column(
+        "scale",
+        "f8",
+        "",
+        (),
+        "G: an observation is polarisation * G * exp(-2 B s^2) * partiality * I, s = sin(theta) / lambda",
+    ),
+    Column("B", "f8", "angstrom^2", (), "relative temperature factor"),
+    Column("width", "f8", "", (), "factor on sigma(q) of the excitation error"),
+    Column("n_observations", "i4", "", (), "observations that were merged"),
+    Column("n_rejected", "i4", "", (), "observations that were left out"),
+    Column("status", "str", "", (), "'merged', or why the crystal was left out"),
+)
+
+
+def write_merged(path, merged, crystals, partiality, attrs):
+    """Write a merged file, whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+    merged : dict of ndarray
+        The columns `MERGED`, and `ANOMALOUS` where `attrs['anomalous']`.
+    crystals : dict
+        The columns `CRYSTALS`.
+    partiality : dict of ndarray
+        The curve that was estimated, under names of the merger's choice; may be empty.
+    attrs : dict
+        provenance, dataset, space_group, cell, wavelength, anomalous and integrated; more are kept.
+    """
+    columns = MERGED + (ANOMALOUS if attrs["anomalous"] else ())
+    required = {"provenance", "dataset", "space_group", "cell", "wavelength", "anomalous", "integrated"}
+    if missing := required - attrs.keys():
+        raise ValueError(f"attributes of the merged file: {sorted(missing)} missing")
+    with written_whole(path) as temporary, h5py.File(temporary, "w") as handle:
+        handle.attrs["format"] = FORMAT
+        for name, value in attrs.items():
+            handle.attrs[name] = [os.fspath(item) for item in value] if name == "integrated" else value
+        _write_table(handle, "merged", merged, columns)
+        _write_table(handle, "crystals", crystals, CRYSTALS)
+        group = handle.create_group("partiality")
+        for name, values in partiality.items():
+            group[name] = values
+
+
+def _write_table(handle, name, rows, columns):
+    expected = [column.name for column in columns]
+    if set(rows) != set(expected):
+        raise ValueError(f"{name}: columns {sorted(set(rows) ^ set(expected))} are missing or unknown")
+    if len({len(rows[column]) for column in expected}) != 1:
+        raise ValueError(f"{name}: columns of different lengths")
+    group = handle.create_group(name)
+    for column in columns:
+        if column.dtype == "str":
+            values = np.asarray([str(text) for text in rows[column.name]], dtype=object)
+            dataset = group.create_dataset(column.name, data=values, dtype=h5py.string_dtype())
+        else:
+            dataset = group.create_dataset(column.name, data=np.asarray(rows[column.name]).astype(column.dtype))
+        dataset.attrs["units"] = column.unit
+        dataset.attrs["meaning"] = column.meaning
+
+
+def read_merged(path):
+    """Read a merged file.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    merged, crystals, partiality : dict of ndarray
+        Columns as in `write_merged`; text columns are lists of str.
+    attrs : dict
+        As in `write_merged`: cell a tuple of 6 floats, integrated a list of str.
+
+    Raises
+    ------
+    InputError
+        The file is not there, not HDF5, not a merged file or incomplete.
+    """
+    try:
+        handle = h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(f"{path}: can't be opened as HDF5 ({error})") from None
+    with handle:
+        if handle.attrs.get("format") != FORMAT:
+            raise InputError(f"{path}: is not a merged file of sfxflow ({FORMAT!r} expected); remove it and run again")
+        try:
+            attrs = {name: _plain(value) for name, value in handle.attrs.items() if name != "format"}
+            attrs["cell"] = tuple(float(value) for value in attrs["cell"])
+            attrs["integrated"] = [str(name) for name in attrs["integrated"]]
+            columns = MERGED + (ANOMALOUS if attrs["anomalous"] else ())
+            merged = _read_table(handle["merged"], columns)
+            crystals = _read_table(handle["crystals"], CRYSTALS)
+            partiality = {name: dataset[()] for name, dataset in handle["partiality"].items()}
+        except (KeyError, OSError) as error:
+            raise InputError(f"{path}: incomplete or damaged ({error}); remove it and run again") from None
+    return merged, crystals, partiality, attrs
+
+
+def _plain(value):
+    if isinstance(value, np.generic):
+        return value.item()
+    return value
+
+
+def _read_table(group, columns):
+    rows = {}
+    for column in columns:
+        dataset = group[column.name]
+        rows[column.name] = list(dataset.asstr()[()]) if column.dtype == "str" else dataset[()]
+    return rows
