@@ -1,0 +1,390 @@
+"""Bragg spots on one frame: connected bright pixels that stand out of the background around them."""
+
+import numpy as np
+from numba import njit
+
+from sfxflow.errors import InputError
+from sfxflow.peaks.prepare import BLOCK, BLOCK_BAD, BLOCK_GOOD
+from sfxflow.peaks.threshold import bin_statistics, bin_thresholds, gain_from_statistics, smoothed
+
+#: A peak. fs, ss: slab coordinates in pixels, corner-based; intensity, maximum, background: detector units.
+PEAK = np.dtype(
+    [
+        ("fs", "f8"),
+        ("ss", "f8"),
+        ("intensity", "f8"),
+        ("snr", "f8"),
+        ("n_pixels", "i4"),
+        ("maximum", "f8"),
+        ("panel", "i4"),
+        ("background", "f8"),
+        ("saturated", "?"),
+    ]
+)
+
+_N_COLUMNS = 8
+
+#: Fewer pixels around a peak than these are no background; then the radial bin's mean and variance stand in.
+_MIN_BACKGROUND_PIXELS = 10
+
+
+def find_peaks(data, prepared, settings, valid_range=(-np.inf, np.inf), good=None, gain=None, max_adu=np.inf):
+    """The strongest `settings.max_peaks` peaks of `search_peaks`, which has the parameters."""
+    peaks = search_peaks(data, prepared, settings, valid_range, good, gain, max_adu)
+    return strongest(peaks, settings.max_peaks)
+
+
+def strongest(peaks, n):
+    """The `n` peaks of the highest intensity, in their order."""
+    if len(peaks) <= n:
+        return peaks
+    return peaks[np.sort(np.argsort(-peaks["intensity"], kind="stable")[:n])]
+
+
+def search_peaks(data, prepared, settings, valid_range=(-np.inf, np.inf), good=None, gain=None, max_adu=np.inf):
+    """All peaks of a frame.
+
+    Parameters
+    ----------
+    data : ndarray, shape (n_ss, n_fs)
+        Frame: any integer type, or floating point with NaN in gaps.
+    prepared : sfxflow.peaks.prepare.Prepared
+    settings : sfxflow.settings.Peaks
+    valid_range : tuple of float
+        Lowest and highest value of a usable pixel; others, and NaN, are treated as bad.
+    good : ndarray of bool, shape (n_ss, n_fs), optional
+        Pixels that are good in this frame, where that differs from what was prepared.
+    gain : float, optional
+        Detector units a photon; estimated from the frame where it is not given.
+    max_adu : float or ndarray of float, shape (n_panels,)
+        Peaks with a value above are saturated.
+
+    Returns
+    -------
+    ndarray of `PEAK`
+        In the order of the slab; none is left out for want of space. intensity: sum over the peak's pixels less the local background;
+        snr: intensity / standard deviation of the local background's pixels.
+
+    Raises
+    ------
+    InputError
+        The frame has another shape than the geometry, or a type that is not real numbers.
+
+    Notes
+    -----
+    The rules are those of peakfinder8 (Barty et al. 2014, J. Appl. Cryst. 47, 1118, doi:10.1107/S1600576714007626, as CrystFEL has it); the
+    threshold is that of `sfxflow.peaks.threshold.bin_thresholds`, from sampled statistics.
+    """
+    data, good = _checked(data, prepared, good)
+    statistics = bin_statistics(data, prepared, valid_range, good)
+    if gain is None:
+        gain = gain_from_statistics(*statistics)
+    mean, variance = smoothed(*statistics)
+    limits = bin_thresholds(mean, variance, gain, settings, prepared.bin_width)
+    # The extra bin at the end is that of the bad pixels: nothing exceeds its threshold.
+    limits = as_type(np.append(limits, np.inf), data.dtype, np.floor)
+    table = range_minima(limits)
+    rows = _search(
+        data.ravel(),
+        prepared.shape[1],
+        prepared.bounds,
+        prepared.bins,
+        prepared.block_low,
+        prepared.block_high,
+        prepared.block_kind,
+        prepared.visited,
+        table,
+        as_type(valid_range[0], data.dtype, np.ceil)[()],
+        as_type(valid_range[1], data.dtype, np.floor)[()],
+        np.zeros(0, dtype=np.bool_) if good is None else good.ravel(),
+        np.nan_to_num(np.append(mean, 0.0)),
+        np.nan_to_num(np.append(variance, 0.0)),
+        float(gain),
+        float(settings.min_snr),
+        settings.min_pix_count,
+        settings.max_pix_count,
+        2 * settings.local_bg_radius,
+    )
+    peaks = np.empty(len(rows), dtype=PEAK)
+    for column, name in enumerate(PEAK.names[:_N_COLUMNS]):
+        peaks[name] = rows[:, column]
+    peaks["saturated"] = peaks["maximum"] > np.broadcast_to(max_adu, len(prepared.bounds))[peaks["panel"]]
+    return peaks if settings.use_saturated else peaks[~peaks["saturated"]]
+
+
+def _checked(data, prepared, good):
+    data = np.asarray(data)
+    if data.shape != prepared.shape:
+        raise InputError(
+            f"the frame has shape {data.shape}, but the geometry and its mask have {prepared.shape} (ss, fs)"
+        )
+    if data.dtype.kind not in "iufb":
+        raise InputError(f"the frame's values have the type {data.dtype}; whole or real numbers were expected")
+    if data.dtype.kind == "b":
+        data = data.view(np.uint8)
+    elif data.dtype.itemsize > 8 or data.dtype == np.float16:
+        data = data.astype(np.float32)
+    elif not data.dtype.isnative:
+        data = data.astype(data.dtype.newbyteorder("="))
+    if good is not None:
+        good = np.ascontiguousarray(good, dtype=bool)
+        if good.shape != data.shape:
+            raise InputError(f"the frame's mask has shape {good.shape}, the frame {data.shape} (ss, fs)")
+    return np.ascontiguousarray(data), good
+
+
+def as_type(values, dtype, rounding):
+    """`values` in the type of a frame: rounded by `rounding` and kept within the limits where that is an integer type.
+
+    For whole numbers v, v > x is the same as v > floor(x), v >= x the same as v >= ceil(x).
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if dtype.kind == "f":
+        return values.astype(dtype)
+    limits = np.iinfo(dtype)
+    result = np.empty(values.shape, dtype=dtype)
+    # Through Python-size limits: float(2^63 - 1) is already too large for int64.
+    too_low, too_high = values <= float(limits.min), values >= float(limits.max)
+    result[...] = rounding(np.where(too_low | too_high, 0.0, values)).astype(dtype)
+    result[too_low] = limits.min
+    result[too_high] = limits.max
+    return result
+
+
+def range_minima(values):
+    """Minima over 1, 2, 4, ... consecutive entries, for the minimum of any range in two look-ups.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n,)
+
+    Returns
+    -------
+    ndarray, shape (n_levels, n)
+        Row k, entry i: minimum of values[i : i + 2^k].
+    """
+    rows = [values]
+    step = 1
+    while 2 * step <= len(values):
+        row = rows[-1].copy()
+        row[:-step] = np.minimum(row[:-step], rows[-1][step:])
+        rows.append(row)
+        step *= 2
+    return np.array(rows)
+
+
+@njit(cache=True)
+def _count_above(data, first, end, limit):
+    """Number of values above `limit`; the narrow accumulator lets the compiler use the whole vector."""
+    count = np.uint16(0)
+    for pixel in range(first, end):
+        count = np.uint16(count + np.uint16(data[pixel] > limit))
+    return count
+
+
+@njit(cache=True)
+def _count_between(data, first, end, limit, top):
+    """Number of values above `limit` that are not above `top`."""
+    count = np.uint16(0)
+    for pixel in range(first, end):
+        count = np.uint16(count + np.uint16((data[pixel] > limit) & (data[pixel] <= top)))
+    return count
+
+
+@njit(cache=True)
+def _bright_blocks(data, block_low, block_high, block_kind, table, top):
+    """Blocks with a value above the lowest threshold of their bins."""
+    n_blocks = block_kind.size
+    found = np.empty(1024, dtype=np.int64)
+    n_found = 0
+    level_of = np.zeros(table.shape[1] + 1, dtype=np.int64)
+    for length in range(2, level_of.size):
+        level_of[length] = level_of[length // 2] + 1
+    for block in range(n_blocks):
+        if block_kind[block] == BLOCK_BAD:
+            continue
+        low, high = np.int64(block_low[block]), np.int64(block_high[block])
+        level = level_of[high - low + 1]
+        limit = min(table[level, low], table[level, high + 1 - (1 << level)])
+        first = block * BLOCK
+        if first + BLOCK > data.size:
+            count = _count_between(data, first, data.size, limit, top)
+        elif block_kind[block] == BLOCK_GOOD:
+            count = _count_above(data, first, first + BLOCK, limit)
+        else:
+            count = _count_between(data, first, first + BLOCK, limit, top)
+        if count > 0:
+            if n_found == found.size:
+                found = _doubled(found)
+            found[n_found] = block
+            n_found += 1
+    return found[:n_found]
+
+
+@njit(cache=True)
+def _doubled(array):
+    larger = np.empty(2 * array.size, dtype=array.dtype)
+    larger[: array.size] = array
+    return larger
+
+
+@njit(cache=True)
+def _panel_at(bounds, row, column, guess):
+    if bounds[guess, 0] <= row < bounds[guess, 1] and bounds[guess, 2] <= column < bounds[guess, 3]:
+        return guess
+    for panel in range(bounds.shape[0]):
+        if bounds[panel, 0] <= row < bounds[panel, 1] and bounds[panel, 2] <= column < bounds[panel, 3]:
+            return panel
+    return -1
+
+
+@njit(cache=True)
+def _local_background(data, width, bounds, bins, thresholds, good, visited, lowest, top, row, column, radius):
+    """Mean, variance, number and largest of the background's pixels within `radius` of a pixel, on its panel."""
+    origin = np.float64(0.0)
+    total, total_squares, n, largest = 0.0, 0.0, 0, -np.inf
+    for r in range(max(row - radius, bounds[0]), min(row + radius + 1, bounds[1])):
+        for c in range(max(column - radius, bounds[2]), min(column + radius + 1, bounds[3])):
+            if (r - row) ** 2 + (c - column) ** 2 > radius * radius:
+                continue
+            pixel = r * width + c
+            b = bins[pixel]
+            if b == thresholds.size - 1 or visited[pixel] or (good.size > 0 and not good[pixel]):
+                continue
+            value = data[pixel]
+            if not (value >= lowest and value <= top) or value > thresholds[b]:
+                continue
+            if n == 0:
+                origin = np.float64(value)
+            deviation = np.float64(value) - origin
+            total += deviation
+            total_squares += deviation * deviation
+            largest = max(largest, np.float64(value))
+            n += 1
+    if n == 0:
+        return 0.0, 0.0, 0, largest
+    shift = total / n
+    return origin + shift, max(total_squares / n - shift * shift, 0.0), n, largest
+
+
+@njit(cache=True)
+def _search(
+    data,
+    width,
+    bounds,
+    bins,
+    block_low,
+    block_high,
+    block_kind,
+    visited,
+    table,
+    lowest,
+    top,
+    good,
+    mean,
+    variance,
+    gain,
+    min_snr,
+    min_pixels,
+    max_pixels,
+    background_radius,
+):
+    thresholds = table[0]
+    rows = np.empty((256, 8))
+    n_rows = 0
+    # All pixels that were ever part of a connected region, one region after the other; the end serves as the queue.
+    pixels = np.empty(4096, dtype=np.int64)
+    n_pixels = 0
+    panel = 0
+    for block in _bright_blocks(data, block_low, block_high, block_kind, table, top):
+        for seed in range(block * BLOCK, min((block + 1) * BLOCK, data.size)):
+            if not data[seed] > thresholds[bins[seed]] or data[seed] > top or visited[seed]:
+                continue
+            if good.size > 0 and not good[seed]:
+                continue
+            row, column = seed // width, seed % width
+            panel = _panel_at(bounds, row, column, panel)
+            first_row, end_row, first_column, end_column = bounds[panel]
+            if row == first_row or row == end_row - 1 or column == first_column or column == end_column - 1:
+                continue
+            begin = n_pixels
+            if n_pixels == pixels.size:
+                pixels = _doubled(pixels)
+            pixels[n_pixels] = seed
+            n_pixels += 1
+            visited[seed] = 1
+            head = begin
+            while head < n_pixels:
+                at_row, at_column = pixels[head] // width, pixels[head] % width
+                head += 1
+                for r in range(max(at_row - 1, first_row), min(at_row + 2, end_row)):
+                    for c in range(max(at_column - 1, first_column), min(at_column + 2, end_column)):
+                        pixel = r * width + c
+                        if visited[pixel] or not data[pixel] > thresholds[bins[pixel]] or data[pixel] > top:
+                            continue
+                        if good.size > 0 and not good[pixel]:
+                            continue
+                        if n_pixels == pixels.size:
+                            pixels = _doubled(pixels)
+                        pixels[n_pixels] = pixel
+                        n_pixels += 1
+                        visited[pixel] = 1
+            count = n_pixels - begin
+            if count < min_pixels or count > max_pixels:
+                continue
+            # Centre for the local background: weighted by the height above the radial bin's mean.
+            weight, at_row_sum, at_column_sum, maximum = 0.0, 0.0, 0.0, -np.inf
+            for i in range(begin, n_pixels):
+                value = np.float64(data[pixels[i]])
+                height = abs(value - mean[bins[pixels[i]]])
+                weight += height
+                at_row_sum += height * (pixels[i] // width)
+                at_column_sum += height * (pixels[i] % width)
+                maximum = max(maximum, value)
+            if not weight > 0.0:
+                continue
+            background, spread, n_background, brightest = _local_background(
+                data,
+                width,
+                bounds[panel],
+                bins,
+                thresholds,
+                good,
+                visited,
+                lowest,
+                top,
+                np.int64(np.rint(at_row_sum / weight)),
+                np.int64(np.rint(at_column_sum / weight)),
+                background_radius,
+            )
+            if n_background < 10:
+                b = bins[seed]
+                background, spread, n_background, brightest = mean[b], variance[b], 1, -np.inf
+            # Photons scatter about the mean even where the few pixels around the peak happen not to: by Poisson's law, and
+            # where they are all empty as if they held one photon.
+            spread = max(spread, gain * background, gain * gain / n_background)
+            intensity, weight, at_row_sum, at_column_sum = 0.0, 0.0, 0.0, 0.0
+            for i in range(begin, n_pixels):
+                value = np.float64(data[pixels[i]])
+                intensity += value - background
+                weight += value
+                at_row_sum += value * (pixels[i] // width)
+                at_column_sum += value * (pixels[i] % width)
+            if intensity < min_snr * np.sqrt(spread) or maximum < brightest or not weight > 0.0:
+                continue
+            if n_rows == rows.shape[0]:
+                larger = np.empty((2 * n_rows, rows.shape[1]))
+                larger[:n_rows] = rows
+                rows = larger
+            rows[n_rows, 0] = at_column_sum / weight + 0.5
+            rows[n_rows, 1] = at_row_sum / weight + 0.5
+            rows[n_rows, 2] = intensity
+            rows[n_rows, 3] = intensity / np.sqrt(spread) if spread > 0.0 else np.inf
+            rows[n_rows, 4] = count
+            rows[n_rows, 5] = maximum
+            rows[n_rows, 6] = panel
+            rows[n_rows, 7] = background
+            n_rows += 1
+    for i in range(n_pixels):
+        visited[pixels[i]] = 0
+    return rows[:n_rows]

@@ -1,0 +1,192 @@
+"""From which value on a pixel is brighter than the background at its distance from the beam."""
+
+import numpy as np
+from numba import njit
+
+#: Values farther than so many standard deviations from a bin's mean don't count for its statistics.
+_CLIP_AT = 4.0
+_CLIP_CYCLES = 5
+
+#: Weights of a bin's neighbours in its smoothed mean and variance.
+_SMOOTHING = np.array([1.0, 2.0, 3.0, 2.0, 1.0])
+
+
+def bin_statistics(data, prepared, valid_range, good=None):
+    """Mean and variance of the background in each radial bin, from the sampled pixels.
+
+    Parameters
+    ----------
+    data : ndarray, shape (n_ss, n_fs)
+        Frame, C-contiguous.
+    prepared : sfxflow.peaks.prepare.Prepared
+    valid_range : tuple of float
+        Values outside, and NaN, are not used; both ends are valid.
+    good : ndarray of bool, shape (n_ss, n_fs), optional
+        Pixels that are good in this frame.
+
+    Returns
+    -------
+    mean, squares, count : ndarray of float64, shape (n_bins,)
+        Mean, sum of squared deviations from it, and number of the values that were left after clipping at 4 standard deviations
+        (at most five times).
+    """
+    good = np.zeros(0, dtype=np.bool_) if good is None else good.ravel()
+    low, high = valid_range
+    return _clipped_statistics(data.ravel(), prepared.sample, prepared.sample_start, float(low), float(high), good)
+
+
+@njit(cache=True)
+def _clipped_statistics(data, sample, start, lowest, highest, good):
+    n_bins = start.size - 1
+    mean = np.zeros(n_bins)
+    squares = np.zeros(n_bins)
+    count = np.zeros(n_bins)
+    largest = 0
+    for b in range(n_bins):
+        largest = max(largest, start[b + 1] - start[b])
+    values = np.empty(largest, dtype=np.float32)
+    for b in range(n_bins):
+        n = 0
+        for i in range(start[b], start[b + 1]):
+            pixel = sample[i]
+            value = data[pixel]
+            if value >= lowest and value <= highest and (good.size == 0 or good[pixel]):
+                values[n] = value
+                n += 1
+        low, high = -np.inf, np.inf
+        n_before = -1
+        for _ in range(_CLIP_CYCLES):
+            # Deviations from the first value keep the sums small, so that nothing cancels out.
+            origin = values[0] if n else np.float32(0.0)
+            total, total_squares, n_used = 0.0, 0.0, 0
+            for i in range(n):
+                if values[i] > low and values[i] < high:
+                    deviation = np.float64(values[i] - origin)
+                    total += deviation
+                    total_squares += deviation * deviation
+                    n_used += 1
+            if n_used == 0 or n_used == n_before:
+                break
+            n_before = n_used
+            shift = total / n_used
+            mean[b] = origin + shift
+            squares[b] = max(total_squares - n_used * shift * shift, 0.0)
+            count[b] = n_used
+            # Half a millionth of the mean keeps equal values inside when the standard deviation is zero.
+            reach = _CLIP_AT * np.sqrt(squares[b] / n_used) + 1e-6 * abs(mean[b]) + 1e-30
+            low, high = mean[b] - reach, mean[b] + reach
+    return mean, squares, count
+
+
+def smoothed(mean, squares, count):
+    """Mean and variance of each bin together with its neighbours, weights 1 2 3 2 1 times the number of pixels.
+
+    Returns
+    -------
+    mean, variance : ndarray of float64, shape (n_bins,)
+        NaN where no pixel is near.
+    """
+    weight = _convolved(count)
+    freedom = _convolved(np.maximum(count - 1, 0))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return _convolved(mean * count) / weight, _convolved(squares) / freedom
+
+
+def _convolved(values):
+    half = len(_SMOOTHING) // 2
+    return np.convolve(values, _SMOOTHING)[half : half + len(values)]
+
+
+def gain_from_statistics(mean, squares, count):
+    """Gain in detector units a photon, from variance against mean over radial bins.
+
+    Parameters
+    ----------
+    mean, squares, count : ndarray, shape (n_bins,)
+        As `bin_statistics` gives them.
+
+    Returns
+    -------
+    float
+        0 where the frame does not say: no photons, or nothing but noise of the electronics.
+
+    Notes
+    -----
+    Weighted straight line variance = noise^2 + gain mean (Janesick 2007, Photon Transfer, doi:10.1117/3.725073); the variance of a sample's
+    variance is (gain^2 variance + 2 variance^2) / n for Poisson noise. Structure along the rings (polarisation, shadows) makes the
+    estimate larger, which raises thresholds and uncertainties: the value that the detector's maker gives is to be preferred.
+    Where all bins are about equally bright the line has no slope to measure; then it goes through the origin, and the gain
+    is not allowed to exceed the standard deviation of a pixel.
+    """
+    use = count >= 8
+    if not use.any():
+        return 0.0
+    mean, count = mean[use], count[use]
+    variance = squares[use] / (count - 1)
+    typical = np.average(variance, weights=count)
+    if typical <= 0.0:
+        return 0.0
+    model, gain = np.full(len(mean), typical), 0.0
+    for _ in range(4):
+        weight = count / (gain**2 * model + 2.0 * model**2)
+        # Bins far off the line (ice rings, shadows) count less.
+        weight /= 1.0 + ((variance - model) ** 2 * weight) / 9.0
+        centre = np.average(mean, weights=weight)
+        spread = np.sum(weight * (mean - centre) ** 2)
+        if spread <= 0.0:
+            break
+        gain = np.sum(weight * (mean - centre) * variance) / spread
+        noise = np.average(variance, weights=weight) - gain * centre
+        if noise < 0.0:
+            gain, noise = np.sum(weight * mean * variance) / np.sum(weight * mean**2), 0.0
+        gain = max(gain, 0.0)
+        model = np.maximum(noise + gain * mean, 0.1 * typical)
+    if spread * gain**2 > 25.0:
+        return float(gain)
+    through_origin = np.sum(mean * count * variance) / max(np.sum(mean**2 * count), 1e-300)
+    return float(np.clip(through_origin, 0.0, np.sqrt(typical)))
+
+
+def estimate_gain(data, prepared, valid_range=(-np.inf, np.inf), good=None):
+    """Gain of one frame in detector units a photon (`gain_from_statistics` of its `bin_statistics`, where the parameters are)."""
+    return gain_from_statistics(*bin_statistics(np.ascontiguousarray(data), prepared, valid_range, good))
+
+
+def bin_thresholds(mean, variance, gain, settings, bin_width=1.0):
+    """Value above which a pixel of each bin is bright.
+
+    Parameters
+    ----------
+    mean, variance : ndarray, shape (n_bins,)
+        Smoothed statistics.
+    gain : float
+        Detector units a photon.
+    settings : sfxflow.settings.Peaks
+    bin_width : float
+        Pixel.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_bins,)
+        Infinite where there are no statistics, and outside min_res and max_res.
+
+    Notes
+    -----
+    mean + z sigma + gain (z^2 - 1) / 6: the first two terms of the Cornish-Fisher expansion of a quantile, with the skewness
+    gain / sigma of Poisson noise (Cornish & Fisher 1938, Rev. Inst. Int. Stat. 5, 307, doi:10.2307/1400905). With few photons the
+    skewness is most of it, and with many it vanishes, so that one z serves all detectors.
+    Where the user gives an absolute threshold the rule is that of peakfinder8, max(mean + z sigma, threshold) (Barty et al. 2014,
+    J. Appl. Cryst. 47, 1118, doi:10.1107/S1600576714007626).
+    """
+    z = settings.min_snr
+    sigma = np.sqrt(np.maximum(variance, gain * mean))
+    if settings.threshold is None:
+        limit = mean + z * sigma + gain * max(z * z - 1.0, 0.0) / 6.0
+    else:
+        limit = np.maximum(mean + z * sigma, settings.threshold)
+    radius = np.arange(len(mean)) * bin_width
+    outside = radius < settings.min_res
+    if settings.max_res is not None:
+        outside |= radius > settings.max_res
+    limit[outside | ~np.isfinite(limit)] = np.inf
+    return limit
