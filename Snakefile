@@ -1,0 +1,34 @@
+"""
+From frames to merged intensities and the evidence of how good they are: peaks, indexing, integration, merging,
+figures of merit, files for other programs, report. Each engine's results stand in results/{engine}.
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.25")
+
+
+configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/example.smk"
+include: "workflow/rules/engines/builtin.smk"
+include: "workflow/rules/frames.smk"
+include: "workflow/rules/merging.smk"
+include: "workflow/rules/figures_of_merit.smk"
+include: "workflow/rules/export.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        "results/report/index.html",
+        collect(
+            "results/{engine}/merged/{merger}/{dataset}/{file}",
+            engine=config["engines"],
+            merger=config["mergers"],
+            dataset=DATASETS,
+            file=["merged.mtz", "figures_of_merit.json"],
+        ),

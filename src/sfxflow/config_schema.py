@@ -1,0 +1,159 @@
+"""The schema of the config file, made from the settings classes, so that what the workflow accepts and what the stages accept agree.
+
+`python -m sfxflow.config_schema` writes workflow/schemas/config.schema.yaml and docs/reference/config.md of the checkout;
+with `--check` it only says whether they are in step.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import yaml
+
+from sfxflow.io.files import written_whole
+from sfxflow.settings import STAGES, schema_of
+
+ENGINES = ("builtin",)
+MERGERS = ("builtin",)
+
+_SCHEMA = Path("workflow/schemas/config.schema.yaml")
+_PAGE = Path("docs/reference/config.md")
+
+
+def _names(choices, meaning):
+    return {
+        "type": "array",
+        "description": meaning,
+        "default": ["builtin"],
+        "minItems": 1,
+        "uniqueItems": True,
+        "items": {"type": "string", "enum": list(choices)},
+    }
+
+
+def _datasets():
+    properties = {
+        "cell": {
+            "type": "string",
+            "description": "file with the unit cell (CrystFEL .cell, or a PDB file with CRYST1)",
+            "default": "",
+            "minLength": 1,
+        },
+        "space_group": {"type": "string", "description": "space group, as P43212", "default": "", "minLength": 1},
+        "d_min": {
+            "type": ["number", "null"],
+            "description": "highest resolution of the merged data, angstrom; none: all that was integrated",
+            "default": None,
+            "exclusiveMinimum": 0,
+        },
+    }
+    return {
+        "type": "object",
+        "description": "what is merged together: one cell and one space group a dataset; runs.tsv says which runs belong to it",
+        "default": {},
+        "minProperties": 1,
+        "propertyNames": {"pattern": "^[A-Za-z0-9][A-Za-z0-9_.+-]*$"},
+        "additionalProperties": {
+            "type": "object",
+            "description": "one dataset",
+            "additionalProperties": False,
+            "required": ["cell", "space_group"],
+            "properties": properties,
+        },
+    }
+
+
+def config_schema():
+    """Schema (JSON schema, draft 2020-12) of config/config.yaml as a dict."""
+    properties = {
+        "engines": _names(ENGINES, "programs that go from frames to integrated reflections; each gets results of its own"),
+        "mergers": _names(MERGERS, "programs that go from integrated to merged reflections; each gets results of its own"),
+        "runs": {"type": "string", "description": "table of the runs", "default": "config/runs.tsv"},
+        "chunk_size": {
+            "type": "integer",
+            "description": "frames that one job processes",
+            "default": 2000,
+            "minimum": 1,
+        },
+        "datasets": _datasets(),
+    }
+    properties.update({stage: schema_of(stage) for stage in STAGES})
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "sfxflow config",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["datasets"],
+        "properties": properties,
+    }
+
+
+def schema_text():
+    """The schema file's text."""
+    head = "# Made from src/sfxflow/settings.py by `python -m sfxflow.config_schema`; not to be edited.\n"
+    return head + yaml.safe_dump(config_schema(), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _row(name, entry):
+    kind = entry["type"] if isinstance(entry["type"], str) else " or ".join(entry["type"])
+    if "enum" in entry:
+        kind = " or ".join(f"`{choice}`" for choice in entry["enum"])
+    limits = [
+        f"{word} {entry[key]}"
+        for key, word in (("minimum", "from"), ("exclusiveMinimum", "above"), ("maximum", "to"))
+        if key in entry
+    ]
+    default = entry["default"]
+    default = "required" if default == "" else {None: "none", True: "true", False: "false"}.get(default, default)
+    return f"| `{name}` | {kind} | {' '.join(limits)} | {default} | {entry['description']} |"
+
+
+def page_text():
+    """The reference page's text: one table a section."""
+    properties = config_schema()["properties"]
+    head = "| key | type | limits | default | meaning |\n|---|---|---|---|---|"
+    lines = [
+        "# Config reference",
+        "",
+        "Every key of `config/config.yaml`. A section or key that is left out has its default. This page is made by",
+        "`python -m sfxflow.config_schema` from `src/sfxflow/settings.py`; how each default was chosen stands in the page of its stage.",
+        "",
+        "## Top level",
+        "",
+        head,
+    ]
+    for name in ("engines", "mergers", "runs", "chunk_size"):
+        entry = dict(properties[name])
+        if entry["type"] == "array":
+            entry["type"], entry["default"] = "list of names", ", ".join(entry["default"])
+        lines.append(_row(name, entry))
+    lines += ["", "## datasets", "", "One section a dataset, under its name.", "", head]
+    dataset = properties["datasets"]["additionalProperties"]["properties"]
+    lines += [_row(name, entry) for name, entry in dataset.items()]
+    for stage in STAGES:
+        entry = properties[stage]
+        lines += ["", f"## {stage}", "", entry["description"], "", head]
+        lines += [_row(name, value) for name, value in entry["properties"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def main(argv=None):
+    """Write or check the two files; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m sfxflow.config_schema", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 when a file is out of step")
+    parser.add_argument("--root", type=Path, default=Path(), help="the checkout")
+    args = parser.parse_args(argv)
+    status = 0
+    for path, text in ((args.root / _SCHEMA, schema_text()), (args.root / _PAGE, page_text())):
+        if args.check:
+            if not path.is_file() or path.read_text() != text:
+                print(f"{path}: out of step with src/sfxflow/settings.py; run: python -m sfxflow.config_schema", file=sys.stderr)
+                status = 1
+            continue
+        with written_whole(path) as temporary:
+            temporary.write_text(text)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,263 @@
+"""
+What the rule files share: the checked config, the table of the runs, and a few functions that say what belongs to what.
+
+Only the standard library and snakemake are used here, so that the workflow can be read where the package is not installed.
+"""
+
+import csv
+import glob
+import importlib.metadata
+import json
+import os
+from difflib import get_close_matches
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import validate
+
+# ---- config ---------------------------------------------------------------------------------------------------------
+
+
+def sentence(error, where):
+    """What a schema violation means, in one line: file, key, what is wrong, what was expected."""
+    key = error.json_path.removeprefix("$").removeprefix(".")
+    section = f"{key}." if key else ""
+    if error.validator == "additionalProperties":
+        known = error.schema["properties"]
+        unknown = sorted(str(name) for name in error.instance if name not in known)[0]
+        near = get_close_matches(unknown, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are: {', '.join(known)}"
+        return f"{where}: {section}{unknown}: no such setting; {hint}"
+    if error.validator == "required":
+        missing = [name for name in error.validator_value if name not in error.instance][0]
+        meaning = error.schema["properties"][missing]["description"]
+        return f"{where}: {section}{missing} is missing ({meaning})"
+    if error.validator == "type":
+        names = {"number": "a number", "integer": "a whole number", "string": "text", "boolean": "true or false"}
+        names |= {"null": "null", "object": "a section with keys of its own", "array": "a list"}
+        kinds = [error.validator_value] if isinstance(error.validator_value, str) else error.validator_value
+        problem = f"{error.instance!r} is not {' or '.join(names[kind] for kind in kinds)}"
+    elif error.validator in ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"):
+        words = {"minimum": "below", "exclusiveMinimum": "not above", "maximum": "above"}
+        problem = f"{error.instance} is {words.get(error.validator, 'not below')} {error.validator_value}"
+    elif error.validator == "enum":
+        problem = f"{error.instance!r} is not one of {', '.join(map(str, error.validator_value))}"
+    elif error.validator == "pattern":
+        problem = f"{error.instance!r} is not a name of letters, digits and _ . + - that begins with a letter or digit"
+    elif error.validator in ("minLength", "minItems", "minProperties"):
+        problem = "is empty"
+    else:
+        problem = error.message
+    meaning = error.schema.get("description")
+    return f"{where}: {key}: {problem} ({meaning})" if meaning else f"{where}: {key}: {problem}"
+
+
+def checked(data, schema, where):
+    """`data` after a check against `schema`, with the defaults filled in."""
+    try:
+        # The defaults come second: filling them in descends into sections that may be of the wrong type.
+        validate(data, schema, set_default=False)
+    except WorkflowError as error:
+        raise WorkflowError(sentence(error.__context__, where)) from None
+    validate(data, schema)
+    return data
+
+
+def settings(stage):
+    """Settings of one stage as JSON with sorted keys: Snakemake compares parameters without their names."""
+    values = config[stage]
+    # 4 and 4.0 are the same setting.
+    whole = {key: int(value) for key, value in values.items() if isinstance(value, float) and value.is_integer()}
+    return json.dumps(values | whole, sort_keys=True)
+
+
+# ---- runs -----------------------------------------------------------------------------------------------------------
+
+
+def read_runs(path):
+    """The table of the runs: name of a run to its row."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as handle:
+            lines = [(number, line) for number, line in enumerate(handle, 1) if line.strip() and line[0] != "#"]
+    except (OSError, UnicodeDecodeError) as error:
+        raise WorkflowError(
+            f"{path}: the table of the runs can't be read ({getattr(error, 'strerror', None) or error})"
+        )
+    if len(lines) < 2:
+        raise WorkflowError(
+            f"{path}: no runs in the table; a line with the columns' names and one row a run are expected"
+        )
+    columns, *rows = csv.reader((line for _, line in lines), delimiter="\t")
+    columns = [column.strip() for column in columns]
+    required = ("run", "dataset", "frames", "geometry", "n_frames")
+    missing = [column for column in required if column not in columns]
+    if missing:
+        hint = "" if len(columns) > 1 else "; are the columns separated by tabs?"
+        raise WorkflowError(f"{path}: no column {', '.join(missing)}; it has: {', '.join(columns)}{hint}")
+    table = []
+    for (number, _), row in zip(lines[1:], rows):
+        values = dict(zip(columns, (value.strip() for value in row)))
+        where = f"{path}, line {number} (run {values.get('run')})"
+        if len(row) > len(columns):
+            raise WorkflowError(f"{where}: {len(row)} values, but the table has {len(columns)} columns")
+        if not values.get("n_frames", "").isdecimal():
+            raise WorkflowError(f"{where}: n_frames: {values.get('n_frames')!r} is not a whole number")
+        table.append(values | {"n_frames": int(values["n_frames"])})
+    try:
+        validate({"rows": table}, "../schemas/runs.schema.yaml", set_default=False)
+    except WorkflowError as error:
+        _, row, *column = error.__context__.absolute_path
+        message = sentence(error.__context__, "").split(": ", 2)[-1]
+        where = f"{path}, line {lines[row + 1][0]} (run {table[row].get('run')})"
+        raise WorkflowError(f"{where}: {': '.join([*column, message])}") from None
+    runs = {}
+    for (number, _), row in zip(lines[1:], table):
+        where = f"{path}, line {number} (run {row['run']})"
+        if row["run"] in runs:
+            raise WorkflowError(f"{where}: there is another run of this name; give each run its own name")
+        if row["dataset"] not in config["datasets"]:
+            near = get_close_matches(row["dataset"], config["datasets"], n=1)
+            hint = f"did you mean {near[0]}?" if near else f"datasets are: {', '.join(config['datasets'])}"
+            raise WorkflowError(f"{where}: dataset {row['dataset']} does not stand in {CONFIG}; {hint}")
+        runs[row["run"]] = row
+    return runs
+
+
+def is_there(path):
+    """Whether a file is there or is one that example.smk makes."""
+    return os.path.exists(path) or path in EXAMPLE
+
+
+def frame_files(run):
+    """Files that hold a run's frames, sorted by name; none if nothing matches."""
+    pattern = RUNS[run]["frames"]
+    return [pattern] if is_there(pattern) else sorted(glob.glob(pattern))
+
+
+def require_files():
+    """Every file that the config and the table of the runs name must be there; all that are missing are said at once."""
+    missing = []
+    for run, row in RUNS.items():
+        if not FRAME_FILES[run]:
+            kind = "no file matches" if glob.has_magic(row["frames"]) else "no such file:"
+            missing.append(f"{config['runs']}, run {run}: frames: {kind} {row['frames']}")
+        for column in ("geometry", "mask"):
+            if row.get(column) and not is_there(row[column]):
+                missing.append(f"{config['runs']}, run {run}: {column}: no such file: {row[column]}")
+    for dataset in DATASETS:
+        cell = config["datasets"][dataset]["cell"]
+        if not is_there(cell):
+            missing.append(f"{CONFIG}: datasets.{dataset}.cell: no such file: {cell}")
+    reference = config["figures_of_merit"]["reference"]
+    if reference and not is_there(reference):
+        missing.append(f"{CONFIG}: figures_of_merit.reference: no such file: {reference}")
+    if missing:
+        raise WorkflowError("\n".join(["Files are missing (paths are relative to the working directory):", *missing]))
+
+
+# ---- what belongs to what -------------------------------------------------------------------------------------------
+
+
+def n_frames_of_run(wildcards):
+    return RUNS[wildcards.run]["n_frames"]
+
+
+def pattern_of_run(wildcards):
+    """The run's frames as the table has them: a command looks up the files itself."""
+    return RUNS[wildcards.run]["frames"]
+
+
+def geometry_of_run(wildcards):
+    return RUNS[wildcards.run]["geometry"]
+
+
+def mask_of_run(wildcards):
+    return RUNS[wildcards.run].get("mask") or []
+
+
+def cell_of_run(wildcards):
+    return config["datasets"][RUNS[wildcards.run]["dataset"]]["cell"]
+
+
+def space_group_of_run(wildcards):
+    return config["datasets"][RUNS[wildcards.run]["dataset"]]["space_group"]
+
+
+def cell_of_dataset(wildcards):
+    return config["datasets"][wildcards.dataset]["cell"]
+
+
+def space_group_of_dataset(wildcards):
+    return config["datasets"][wildcards.dataset]["space_group"]
+
+
+def d_min_of_dataset(wildcards):
+    return config["datasets"][wildcards.dataset]["d_min"] or ""
+
+
+def n_chunks(run):
+    return -(-RUNS[run]["n_frames"] // config["chunk_size"])
+
+
+def chunks_of_run(wildcards):
+    """Names of the run's chunks: 0000, 0001, ..."""
+    return [f"{number:04d}" for number in range(n_chunks(wildcards.run))]
+
+
+def chunks_of_dataset(wildcards):
+    """Chunks of the dataset's runs: run1/0000, ..."""
+    runs = [run for run, row in RUNS.items() if row["dataset"] == wildcards.dataset]
+    return [f"{run}/{number:04d}" for run in runs for number in range(n_chunks(run))]
+
+
+def first_of_chunk(wildcards):
+    """Number of the chunk's first frame within the run."""
+    return int(wildcards.chunk) * config["chunk_size"]
+
+
+def n_frames_of_chunk(wildcards):
+    """Number of frames in the chunk."""
+    return min(config["chunk_size"], n_frames_of_run(wildcards) - first_of_chunk(wildcards))
+
+
+def frames_of_chunk(wildcards):
+    """Files that the chunk depends on: its own where each file holds one frame, else all of the run."""
+    files = FRAME_FILES[wildcards.run]
+    if len(files) != n_frames_of_run(wildcards):
+        return files
+    first = first_of_chunk(wildcards)
+    return files[first : first + n_frames_of_chunk(wildcards)]
+
+
+# ---- the experiment -------------------------------------------------------------------------------------------------
+
+CONFIG = workflow.configfiles[-1] if workflow.configfiles else "config"
+
+# A section whose keys are all commented out is an empty one.
+config |= {key: {} for key, value in config.items() if value is None and key != "runs"}
+checked(config, "../schemas/config.schema.yaml", CONFIG)
+
+# Files that example.smk simulates: they need not be there when the workflow starts.
+EXAMPLE_FRAMES = 240
+EXAMPLE = ["example/frames_00.h5", "example/detector.geom", "example/demo.cell"]
+
+RUNS = read_runs(config["runs"])
+DATASETS = list(dict.fromkeys(row["dataset"] for row in RUNS.values()))
+FRAME_FILES = {run: frame_files(run) for run in RUNS}
+require_files()
+
+# A parameter of each rule, so that results of another version are made again.
+try:
+    SFXFLOW = importlib.metadata.version("sfxflow")
+except importlib.metadata.PackageNotFoundError:
+    SFXFLOW = "not installed"
+
+# Made from containers/builtin.def; only with --sdm apptainer. The version is part of the name because only the name is compared.
+CONTAINER = "containers/builtin-0.1.0.sif"
+
+
+wildcard_constraints:
+    engine="|".join(config["engines"]),
+    merger="|".join(config["mergers"]),
+    run="[^/]+",
+    dataset="[^/]+",
+    chunk=r"\d+",

@@ -1,0 +1,52 @@
+"""
+The report: one page for all engines, mergers and datasets.
+
+Needs    results/{engine}/runs/{run}/frames.tsv
+         results/{engine}/merged/{merger}/{dataset}/merged.h5
+         results/{engine}/merged/{merger}/{dataset}/figures_of_merit.json
+Provides results/report/index.html
+"""
+
+
+rule report:
+    """Write the HTML report."""
+    input:
+        frames=collect("results/{engine}/runs/{run}/frames.tsv", engine=config["engines"], run=RUNS),
+        merged=collect(
+            "results/{engine}/merged/{merger}/{dataset}/merged.h5",
+            engine=config["engines"],
+            merger=config["mergers"],
+            dataset=DATASETS,
+        ),
+        figures_of_merit=collect(
+            "results/{engine}/merged/{merger}/{dataset}/figures_of_merit.json",
+            engine=config["engines"],
+            merger=config["mergers"],
+            dataset=DATASETS,
+        ),
+    output:
+        "results/report/index.html",
+    log:
+        "logs/report/index.log",
+    benchmark:
+        "benchmarks/report/index.tsv"
+    container:
+        CONTAINER
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    params:
+        settings=settings("report"),
+        version=SFXFLOW,
+    message:
+        "Writing the report"
+    shell:
+        """
+        sfxflow report \
+            --frames {input.frames:q} \
+            --merged {input.merged:q} \
+            --figures-of-merit {input.figures_of_merit:q} \
+            --settings {params.settings:q} \
+            --output {output:q} >{log:q} 2>&1
+        """
