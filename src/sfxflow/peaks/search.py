@@ -76,6 +76,7 @@ def search_peaks(data, prepared, settings, valid_range=(-np.inf, np.inf), good=N
     threshold is that of `sfxflow.peaks.threshold.bin_thresholds`, from sampled statistics.
     """
     data, good = _checked(data, prepared, good)
+    valid_range = _finite(valid_range)
     statistics = bin_statistics(data, prepared, valid_range, good)
     if gain is None:
         gain = gain_from_statistics(*statistics)
@@ -110,6 +111,12 @@ def search_peaks(data, prepared, settings, valid_range=(-np.inf, np.inf), good=N
         peaks[name] = rows[:, column]
     peaks["saturated"] = peaks["maximum"] > np.broadcast_to(max_adu, len(prepared.bounds))[peaks["panel"]]
     return peaks if settings.use_saturated else peaks[~peaks["saturated"]]
+
+
+def _finite(valid_range):
+    """`valid_range` without infinities, so that infinite values are bad."""
+    largest = float(np.finfo(np.float32).max)
+    return max(float(valid_range[0]), -largest), min(float(valid_range[1]), largest)
 
 
 def _checked(data, prepared, good):
@@ -174,20 +181,21 @@ def range_minima(values):
 
 
 @njit(cache=True)
-def _count_above(data, first, end, limit):
-    """Number of values above `limit`; the narrow accumulator lets the compiler use the whole vector."""
+def _count_above(values, limit):
+    """Number of values of a block above `limit`; fixed length and narrow accumulator let the compiler fill the whole vector."""
     count = np.uint16(0)
-    for pixel in range(first, end):
-        count = np.uint16(count + np.uint16(data[pixel] > limit))
+    for i in range(BLOCK):
+        count = np.uint16(count + np.uint16(values[i] > limit))
     return count
 
 
 @njit(cache=True)
-def _count_between(data, first, end, limit, top):
-    """Number of values above `limit` that are not above `top`."""
+def _count_between(values, limit, top):
+    """Number of values of a block above `limit` that are not above `top`."""
     count = np.uint16(0)
-    for pixel in range(first, end):
-        count = np.uint16(count + np.uint16((data[pixel] > limit) & (data[pixel] <= top)))
+    for i in range(BLOCK):
+        value = values[i]
+        count = np.uint16(count + (np.uint16(value > limit) & np.uint16(value <= top)))
     return count
 
 
@@ -208,11 +216,12 @@ def _bright_blocks(data, block_low, block_high, block_kind, table, top):
         limit = min(table[level, low], table[level, high + 1 - (1 << level)])
         first = block * BLOCK
         if first + BLOCK > data.size:
-            count = _count_between(data, first, data.size, limit, top)
+            # The last one is shorter: let the search look at it.
+            count = np.uint16(1)
         elif block_kind[block] == BLOCK_GOOD:
-            count = _count_above(data, first, first + BLOCK, limit)
+            count = _count_above(data[first : first + BLOCK], limit)
         else:
-            count = _count_between(data, first, first + BLOCK, limit, top)
+            count = _count_between(data[first : first + BLOCK], limit, top)
         if count > 0:
             if n_found == found.size:
                 found = _doubled(found)
@@ -239,8 +248,11 @@ def _panel_at(bounds, row, column, guess):
 
 
 @njit(cache=True)
-def _local_background(data, width, bounds, bins, thresholds, good, visited, lowest, top, row, column, radius):
-    """Mean, variance, number and largest of the background's pixels within `radius` of a pixel, on its panel."""
+def _local_background(data, width, bounds, bins, thresholds, good, lowest, top, row, column, radius):
+    """Mean, variance, number and largest of the background's pixels within `radius` of a pixel, on its panel.
+
+    Pixels above their bin's threshold, those of all peaks among them, are no background.
+    """
     origin = np.float64(0.0)
     total, total_squares, n, largest = 0.0, 0.0, 0, -np.inf
     for r in range(max(row - radius, bounds[0]), min(row + radius + 1, bounds[1])):
@@ -248,11 +260,11 @@ def _local_background(data, width, bounds, bins, thresholds, good, visited, lowe
             if (r - row) ** 2 + (c - column) ** 2 > radius * radius:
                 continue
             pixel = r * width + c
-            b = bins[pixel]
-            if b == thresholds.size - 1 or visited[pixel] or (good.size > 0 and not good[pixel]):
-                continue
             value = data[pixel]
-            if not (value >= lowest and value <= top) or value > thresholds[b]:
+            b = bins[pixel]
+            if not (value >= lowest and value <= top) or value > thresholds[b] or b == thresholds.size - 1:
+                continue
+            if good.size > 0 and not good[pixel]:
                 continue
             if n == 0:
                 origin = np.float64(value)
@@ -290,7 +302,7 @@ def _search(
     background_radius,
 ):
     thresholds = table[0]
-    rows = np.empty((256, 8))
+    rows = np.empty((256, _N_COLUMNS))
     n_rows = 0
     # All pixels that were ever part of a connected region, one region after the other; the end serves as the queue.
     pixels = np.empty(4096, dtype=np.int64)
@@ -350,14 +362,13 @@ def _search(
                 bins,
                 thresholds,
                 good,
-                visited,
                 lowest,
                 top,
                 np.int64(np.rint(at_row_sum / weight)),
                 np.int64(np.rint(at_column_sum / weight)),
                 background_radius,
             )
-            if n_background < 10:
+            if n_background < _MIN_BACKGROUND_PIXELS:
                 b = bins[seed]
                 background, spread, n_background, brightest = mean[b], variance[b], 1, -np.inf
             # Photons scatter about the mean even where the few pixels around the peak happen not to: by Poisson's law, and

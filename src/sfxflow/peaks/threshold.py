@@ -35,6 +35,21 @@ def bin_statistics(data, prepared, valid_range, good=None):
     return _clipped_statistics(data.ravel(), prepared.sample, prepared.sample_start, float(low), float(high), good)
 
 
+# The values are finite here, so that only the order of the additions is left to the compiler.
+@njit(cache=True, fastmath={"reassoc", "nsz"})
+def _sums_between(values, n, low, high, origin):
+    """Sum of the deviations from `origin`, of their squares, and number of those of values[:n] between `low` and `high`."""
+    total, squares, n_used = np.float32(0.0), np.float32(0.0), np.float32(0.0)
+    for i in range(n):
+        value = values[i]
+        inside = np.float32(1.0) if (value > low) & (value < high) else np.float32(0.0)
+        deviation = (value - origin) * inside
+        total += deviation
+        squares += deviation * deviation
+        n_used += inside
+    return np.float64(total), np.float64(squares), int(n_used)
+
+
 @njit(cache=True)
 def _clipped_statistics(data, sample, start, lowest, highest, good):
     n_bins = start.size - 1
@@ -55,16 +70,10 @@ def _clipped_statistics(data, sample, start, lowest, highest, good):
                 n += 1
         low, high = -np.inf, np.inf
         n_before = -1
+        # Deviations from a value near the mean keep the sums small, so that nothing cancels out.
+        origin = values[0] if n else np.float32(0.0)
         for _ in range(_CLIP_CYCLES):
-            # Deviations from the first value keep the sums small, so that nothing cancels out.
-            origin = values[0] if n else np.float32(0.0)
-            total, total_squares, n_used = 0.0, 0.0, 0
-            for i in range(n):
-                if values[i] > low and values[i] < high:
-                    deviation = np.float64(values[i] - origin)
-                    total += deviation
-                    total_squares += deviation * deviation
-                    n_used += 1
+            total, total_squares, n_used = _sums_between(values, n, low, high, origin)
             if n_used == 0 or n_used == n_before:
                 break
             n_before = n_used
@@ -75,6 +84,7 @@ def _clipped_statistics(data, sample, start, lowest, highest, good):
             # Half a millionth of the mean keeps equal values inside when the standard deviation is zero.
             reach = _CLIP_AT * np.sqrt(squares[b] / n_used) + 1e-6 * abs(mean[b]) + 1e-30
             low, high = mean[b] - reach, mean[b] + reach
+            origin = np.float32(mean[b])
     return mean, squares, count
 
 
