@@ -4,7 +4,7 @@ A frame is held as ONE two-dimensional array, the slab, whatever the file's own 
 say where a panel lies in it. Positions on the detector (fs, ss) are slab coordinates, corner-based (units.py).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -247,3 +247,77 @@ def polarisation_factor(xyz, fraction, angle=0.0):
     along = u[:, 0] * np.cos(angle) + u[:, 1] * np.sin(angle)
     across = -u[:, 0] * np.sin(angle) + u[:, 1] * np.cos(angle)
     return fraction * (1.0 - along**2) + (1.0 - fraction) * (1.0 - across**2)
+
+
+def placed_in_slab(panels):
+    """The panels with their places in the slab filled in.
+
+    Panels that share a dataset and its fixed indices keep their places relative to each other, as in the file; such blocks are
+    stacked along ss: datasets in the order of their first panel, then by fixed index. One two-dimensional dataset is therefore its
+    own slab.
+
+    Parameters
+    ----------
+    panels : iterable of Panel
+
+    Returns
+    -------
+    tuple of Panel
+    """
+    panels = tuple(panels)
+    datasets = list(dict.fromkeys(p.data for p in panels))
+    blocks = sorted({_block(p) for p in panels}, key=lambda block: (datasets.index(block[0]), block[1]))
+    first_row, next_row = {}, 0
+    for block in blocks:
+        first_row[block] = next_row
+        next_row += max(p.max_ss + 1 for p in panels if _block(p) == block)
+    return tuple(replace(p, slab_fs=p.min_fs, slab_ss=first_row[_block(p)] + p.min_ss) for p in panels)
+
+
+def _block(panel):
+    """What panels have in common that lie in one two-dimensional part of a dataset."""
+    return panel.data, tuple(d for d in panel.dims if isinstance(d, int))
+
+
+def overlapping_panels(panels, tolerated=0.1):
+    """Pairs of panels that claim the same pixels of a dataset, or lie on each other in the laboratory.
+
+    Parameters
+    ----------
+    panels : sequence of Panel
+        Placed in the slab.
+    tolerated : float
+        Fraction of a panel that may be hidden by another in the laboratory: refined geometries overlap by a few pixels.
+
+    Returns
+    -------
+    list of (str, str, str)
+        Names of the two panels and 'data' or 'laboratory'.
+    """
+    pairs = []
+    bounds = np.array([[p.slab_ss, p.slab_ss + p.n_ss, p.slab_fs, p.slab_fs + p.n_fs] for p in panels])
+    origin = np.array([p.origin for p in panels])
+    edges = np.array([[np.multiply(p.fs, p.n_fs), np.multiply(p.ss, p.n_ss)] for p in panels])
+    centre = origin + edges.sum(axis=1) / 2
+    radius = np.linalg.norm(edges.sum(axis=1), axis=1) / 2 + np.linalg.norm(edges[:, 0] - edges[:, 1], axis=1) / 2
+    for i in range(len(panels)):
+        b = bounds[i]
+        rest = bounds[i + 1 :]
+        same_pixels = (rest[:, 0] < b[1]) & (rest[:, 1] > b[0]) & (rest[:, 2] < b[3]) & (rest[:, 3] > b[2])
+        near = np.linalg.norm(centre[i + 1 :] - centre[i], axis=1) < radius[i + 1 :] + radius[i]
+        for j in np.flatnonzero(same_pixels | near) + i + 1:
+            if same_pixels[j - i - 1]:
+                pairs.append((panels[i].name, panels[j].name, "data"))
+            elif max(_hidden(origin, edges, i, j), _hidden(origin, edges, j, i)) > tolerated:
+                pairs.append((panels[i].name, panels[j].name, "laboratory"))
+    return pairs
+
+
+def _hidden(origin, edges, i, j, n=20):
+    """Fraction of panel i that panel j covers; panels more than a pixel or so apart along the beam do not count."""
+    steps = (np.arange(n) + 0.5) / n
+    points = origin[i] + steps[:, None, None] * edges[i, 0] + steps[None, :, None] * edges[i, 1]
+    along, *_ = np.linalg.lstsq(edges[j].T, (points.reshape(-1, 3) - origin[j]).T, rcond=None)
+    off_plane = np.linalg.norm(points.reshape(-1, 3) - origin[j] - along.T @ edges[j], axis=1)
+    inside = ((along > 0) & (along < 1)).all(axis=0) & (off_plane < 1e-4)
+    return inside.mean()

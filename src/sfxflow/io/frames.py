@@ -1,0 +1,372 @@
+"""The frames of a run, whatever files they are in, as two-dimensional slabs with a mask of good pixels."""
+
+import glob
+import os
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+
+from sfxflow.errors import FrameError, InputError
+from sfxflow.io.hdf5 import unreadable
+from sfxflow.io.hdf5_frames import Hdf5Frames
+from sfxflow.io.masks import (
+    apply_flags,
+    extra_mask,
+    flags_beyond_range,
+    geometry_mask,
+    good_by_bits,
+    image_array,
+    open_mask_file,
+    panel_slice,
+    valid_range,
+)
+from sfxflow.units import HC_EV_ANGSTROM
+
+#: So many frames are tried for one that can be read, to see how a detector marks its bad pixels.
+_FRAMES_TRIED = 20
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame.
+
+    Attributes
+    ----------
+    data : ndarray, shape of the slab
+        In the file's type.
+    good : ndarray of bool or None
+        Good pixels of this frame, beside `Frames.mask` and `Frames.valid_range`; None if these say it all.
+    photon_energy : float
+        eV.
+    clen : float
+        Metre.
+    """
+
+    data: np.ndarray
+    good: np.ndarray | None
+    photon_energy: float
+    clen: float
+
+
+def open_frames(pattern, detector, mask=None):
+    """Open the frames of a run.
+
+    Parameters
+    ----------
+    pattern : str
+        A file or a glob; its files are taken in sorted order and their frames count through.
+    detector : Detector
+    mask : str, optional
+        A mask file beside the geometry's (`sfxflow.io.masks.extra_mask`).
+
+    Returns
+    -------
+    Frames
+
+    Raises
+    ------
+    InputError
+        No file matches, or a file can't be opened or does not fit the geometry.
+    """
+    return Frames(matching_files(pattern), detector, mask)
+
+
+def matching_files(pattern):
+    """The files that `pattern` names: itself, or sorted what the glob matches.
+
+    Raises
+    ------
+    InputError
+        None.
+    """
+    pattern = str(pattern)
+    if os.path.exists(pattern) or not glob.has_magic(pattern):
+        return [pattern]
+    files = sorted(name for name in glob.glob(pattern, recursive=True) if not os.path.isdir(name))
+    if not files:
+        raise InputError(f"{pattern}: no file matches; check the folder (now in {os.getcwd()}) and the spelling")
+    return files
+
+
+class Frames:
+    """Frames of several files, read one at a time. Not to be shared between processes: each opens its own.
+
+    Parameters
+    ----------
+    files : list of str
+    detector : Detector
+    extra : str, optional
+        Mask file of the user.
+
+    Attributes
+    ----------
+    n_frames : int
+    files : list of str
+    mask : ndarray of bool, shape of the slab
+        True where pixels are good on all frames: the geometry's panels, bad regions and static masks, and the user's mask.
+    valid_range : tuple of float
+        A pixel v is valid if low <= v <= high; NaN is not.
+    """
+
+    def __init__(self, files, detector, extra=None):
+        self.files = list(files)
+        self.detector = detector
+        self._current = (None, None)
+        self._valid_range = None
+        self._mask_files = {}
+        self._starts = np.concatenate([[0], np.cumsum(self._count())]).astype(np.int64)
+        self.n_frames = int(self._starts[-1])
+        if not self.n_frames:
+            raise InputError(f"{self.files[0]}: holds no frames")
+        first = self._reader(0)
+        self.dtype = first.dtype
+        self._static, self._per_event = self._sorted_masks(first)
+        own = self._own_mask(first)
+        self.mask = geometry_mask(detector) & own
+        for panel, array_mask, handle in self._static:
+            if handle is not None:
+                _and_mask_of_file(self.mask, panel, array_mask, handle, first)
+        if extra:
+            self.mask &= extra_mask(extra, detector, first.frame_shape)
+        self._own = {0: own}
+        self._covered = bool(_covered(detector).all())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def close(self):
+        """Close all files."""
+        if self._current[1] is not None:
+            self._current[1].close()
+        self._current = (None, None)
+        for handle in self._mask_files.values():
+            if isinstance(handle, h5py.File):
+                handle.close()
+        self._mask_files.clear()
+
+    def origin(self, i):
+        """(file, event) of frame `i`; the event is empty in files of one frame."""
+        number, within = self._place(i)
+        if not self._needs_opening():
+            return self.files[number], ""
+        return self.files[number], self._reader(number).event(within)
+
+    def read(self, i):
+        """Frame `i`.
+
+        Raises
+        ------
+        FrameError
+            It can't be read, or its photon energy or camera length is missing or impossible; the message says why.
+        """
+        number, within = self._place(i)
+        try:
+            reader = self._reader(number)
+        except InputError as error:
+            raise FrameError(str(error)) from None
+        data = (np.empty if self._covered else np.zeros)(self.detector.shape, dtype=self.dtype)
+        reader.read(within, data)
+        return Frame(
+            data=data,
+            good=self._good(number, within, reader, data),
+            photon_energy=self._photon_energy(reader, within),
+            clen=self._number(reader, within, self.detector.clen, self.detector.clen_scale, "camera length", "m"),
+        )
+
+    @property
+    def valid_range(self):
+        """Lowest and highest valid pixel value, floats."""
+        if self._valid_range is None:
+            self._valid_range = valid_range(self.detector, self.dtype, self._first_readable)
+            self._flags = flags_beyond_range(self.detector, self.dtype, *self._valid_range)
+        return self._valid_range
+
+    # ---- files
+
+    def _needs_opening(self):
+        """True if only the files themselves can say how many frames they hold."""
+        panel = self.detector.panels[0]
+        return ("%" in panel.dims or "%" in panel.data) and h5py.is_hdf5(self.files[0])
+
+    def _count(self):
+        """Number of frames of each file."""
+        if not self._needs_opening():
+            return [1] * len(self.files)
+        return [self._reader(number).n_frames for number in range(len(self.files))]
+
+    def _reader(self, number):
+        """The open file of this number; the one opened before is closed."""
+        if self._current[0] != number:
+            if self._current[1] is not None:
+                self._current[1].close()
+            self._current = (None, None)
+            self._current = (number, _open_file(self.files[number], self.detector))
+        return self._current[1]
+
+    def _place(self, i):
+        """(number of the file, number of the frame in it)."""
+        if not 0 <= i < self.n_frames:
+            raise IndexError(f"frame {i} of {self.n_frames}")
+        number = int(np.searchsorted(self._starts, i, side="right")) - 1
+        return number, int(i - self._starts[number])
+
+    def _first_readable(self):
+        """Array of the first frame that can be read, None if none of the first can."""
+        for i in range(min(self.n_frames, _FRAMES_TRIED)):
+            number, within = self._place(i)
+            data = np.zeros(self.detector.shape, dtype=self.dtype)
+            try:
+                self._reader(number).read(within, data)
+            except (FrameError, InputError):
+                continue
+            return data
+        return None
+
+    # ---- good pixels
+
+    def _sorted_masks(self, reader):
+        """The geometry's mask arrays as (panel, mask, open mask file or None): those for all events and those for each."""
+        static, per_event = [], []
+        for panel in self.detector.panels:
+            if panel.no_index:
+                continue
+            for array_mask in panel.masks:
+                handle = None
+                if array_mask.file is not None:
+                    if array_mask.file not in self._mask_files:
+                        self._mask_files[array_mask.file] = open_mask_file(array_mask.file)
+                    handle = self._mask_files[array_mask.file]
+                is_array = isinstance(handle, np.ndarray)
+                varies = not is_array and reader.has_mask_per_event(panel, array_mask, handle)
+                (per_event if varies else static).append((panel, array_mask, handle))
+        return static, per_event
+
+    def _own_mask(self, reader):
+        """Good pixels by the mask arrays that lie in the data file itself."""
+        good = np.ones(self.detector.shape, dtype=bool)
+        for panel, array_mask, handle in self._static:
+            if handle is None:
+                reader.and_mask(good, panel, array_mask)
+        return good
+
+    def _good(self, number, within, reader, data):
+        """Good pixels of one frame where `mask` and `valid_range` do not say it all, else None."""
+        self.valid_range  # noqa: B018 -- finds the flags that are left
+        try:
+            if number not in self._own:
+                own = self._own_mask(reader)
+                self._own[number] = None if np.array_equal(own, self._own[0]) else own
+            differs = number > 0 and self._own[number] is not None
+            if not (differs or self._per_event or self._flags):
+                return None
+            good = self._own[number].copy() if differs else np.ones(data.shape, dtype=bool)
+            for panel, array_mask, handle in self._per_event:
+                reader.and_mask(good, panel, array_mask, within, handle)
+        except InputError as error:
+            raise FrameError(str(error)) from None
+        apply_flags(good, data, self._flags)
+        return good
+
+    # ---- values per event
+
+    def _photon_energy(self, reader, within):
+        detector = self.detector
+        meaning, unit = ("wavelength", "angstrom") if detector.photon_energy_is_wavelength else ("photon energy", "eV")
+        value = self._number(reader, within, detector.photon_energy, detector.photon_energy_scale, meaning, unit)
+        return HC_EV_ANGSTROM / value if detector.photon_energy_is_wavelength else value
+
+    def _number(self, reader, within, source, scale, meaning, unit):
+        value = reader.value(source, within, meaning) if isinstance(source, str) else source
+        value *= scale
+        if not (value > 0 and np.isfinite(value)):
+            raise FrameError(f"{reader.path} {reader.event(within)}: the {meaning} is {value} {unit}")
+        return value
+
+
+class ImageFrame:
+    """A file with a single frame in a format that fabio reads (CBF, EDF, TIFF, ...), with the methods of `Hdf5Frames`."""
+
+    n_frames = 1
+
+    def __init__(self, path, detector):
+        self.path = str(path)
+        self._detector = detector
+        self._array = image_array(path)
+        self.frame_shape = self._array.shape
+        self.dtype = self._array.dtype.newbyteorder("=")
+        rows, columns = detector.shape
+        datasets = {(p.data, tuple(d for d in p.dims if isinstance(d, int))) for p in detector.panels}
+        if len(datasets) > 1:
+            raise InputError(
+                f"{path}: a file of one image, but the geometry has panels in {len(datasets)} arrays of an HDF5 file"
+            )
+        if self._array.ndim != 2 or self.frame_shape[0] < rows or self.frame_shape[1] < columns:
+            shape = " x ".join(map(str, self.frame_shape))
+            raise InputError(
+                f"{path}: the frame has {shape} pixels (ss x fs), but the geometry needs {rows} x {columns}: "
+                "it belongs to another detector, or ss and fs are swapped"
+            )
+        for source, key in ((detector.photon_energy, "photon_energy"), (detector.clen, "clen")):
+            if isinstance(source, str):
+                raise InputError(
+                    f"{path}: the geometry takes {key} from {source}, which only HDF5 files have; give it as a number"
+                )
+
+    def close(self):
+        """Nothing is open."""
+
+    def event(self, i):
+        """Always empty."""
+        return ""
+
+    def read(self, i, slab):
+        """Copy the frame into `slab`."""
+        slab[...] = self._array[: slab.shape[0], : slab.shape[1]]
+
+    def has_mask_per_event(self, panel, mask, other=None):
+        """Never: an image has one mask."""
+        if other is None:
+            raise InputError(
+                f"{self.path}: the mask {mask.data} of panel {panel.name} can't be in an image file; give mask_file"
+            )
+        return False
+
+    def value(self, source, i, meaning):
+        """Images have no values by path; refused when the file is opened."""
+        raise FrameError(f"{self.path}: no {meaning} at {source}")
+
+
+def _open_file(path, detector):
+    """Reader of one file: `Hdf5Frames`, or `ImageFrame` for what is not HDF5."""
+    try:
+        with open(path, "rb") as handle:
+            empty = not handle.read(1)
+    except OSError as error:
+        raise InputError(unreadable(path, error)) from None
+    if empty:
+        raise InputError(unreadable(path, OSError()))
+    return Hdf5Frames(path, detector) if h5py.is_hdf5(path) else ImageFrame(path, detector)
+
+
+def _and_mask_of_file(good, panel, array_mask, handle, reader):
+    """Set `good` to False where a mask array in a file of its own says so."""
+    if isinstance(handle, np.ndarray):
+        part = handle[panel.min_ss : panel.max_ss + 1, panel.min_fs : panel.max_fs + 1]
+        if part.shape != (panel.n_ss, panel.n_fs):
+            raise InputError(
+                f"{array_mask.file}: the mask has the shape {handle.shape}, which does not reach panel {panel.name}"
+            )
+        good[panel_slice(panel)] &= good_by_bits(part, array_mask.good_bits, array_mask.bad_bits)
+    else:
+        reader.and_mask(good, panel, array_mask, 0, handle)
+
+
+def _covered(detector):
+    covered = np.zeros(detector.shape, dtype=bool)
+    for panel in detector.panels:
+        covered[panel_slice(panel)] = True
+    return covered

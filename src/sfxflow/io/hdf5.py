@@ -1,0 +1,112 @@
+"""Opening HDF5 files, with messages for people when that does not work."""
+
+import contextlib
+import os
+import re
+
+import h5py
+import hdf5plugin  # noqa: F401 -- registers the bitshuffle/LZ4, zstd and other filters
+
+from sfxflow.errors import InputError
+
+_MOST_LISTED = 12
+
+
+def open_hdf5(path):
+    """An HDF5 file, open for reading.
+
+    Raises
+    ------
+    InputError
+        The file is missing, empty, cut short, not HDF5 or may not be read.
+    """
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        if "lock" in str(error):
+            # Some network disks have no locks, and nothing here writes.
+            with contextlib.suppress(OSError):
+                return h5py.File(path, "r", locking=False)
+        raise InputError(unreadable(path, error)) from None
+
+
+def unreadable(path, error):
+    """Why a file can't be opened, as one sentence for people."""
+    if isinstance(error, PermissionError):
+        return f"{path}: no permission to read this file; ask its owner, or check the permissions of its folder"
+    if not os.path.exists(path):
+        target = f" (a link to {os.readlink(path)})" if os.path.islink(path) else ""
+        return f"{path}: there is no such file{target}"
+    if os.path.isdir(path):
+        return f"{path}: is a folder, a file is expected"
+    if os.path.getsize(path) == 0:
+        return f"{path}: is empty (0 bytes); copy it again"
+    sizes = re.search(r"truncated file: eof = (\d+).*stored_eof = (\d+)", str(error))
+    if sizes:
+        return f"{path}: is cut short ({sizes[1]} of {sizes[2]} bytes); copy it again"
+    if not h5py.is_hdf5(path):
+        return f"{path}: is not an HDF5 file"
+    return f"{path}: can't be opened as HDF5 ({error})"
+
+
+def dataset_at(handle, path, purpose):
+    """The dataset at `path`.
+
+    Parameters
+    ----------
+    handle : h5py.File
+    path : str
+    purpose : str
+        What it is for, for the message.
+
+    Raises
+    ------
+    InputError
+        There is none; the message says which the file has.
+    """
+    found = dataset_or_none(handle, path)
+    if found is None:
+        missing = missing_link(handle, path)
+        if missing:
+            raise InputError(f"{handle.filename}: {path} ({purpose}) is a link to {missing}, which can't be opened")
+        raise InputError(f"{handle.filename}: no dataset {path} ({purpose}); the file has {listing(handle)}")
+    return found
+
+
+def dataset_or_none(handle, path):
+    """The dataset at `path`, or None where there is none, or one behind a broken link."""
+    try:
+        found = handle.get(path)
+    except (KeyError, OSError, ValueError):
+        return None
+    return found if isinstance(found, h5py.Dataset) else None
+
+
+def missing_link(handle, path):
+    """File that an external link on the way to `path` names but that can't be opened, or None."""
+    parts = path.strip("/").split("/")
+    for n in range(1, len(parts) + 1):
+        link = handle.get("/".join(parts[:n]), getlink=True)
+        if isinstance(link, h5py.ExternalLink) and dataset_or_none(handle, "/".join(parts)) is None:
+            target = os.path.join(os.path.dirname(handle.filename), link.filename)
+            if not h5py.is_hdf5(target):
+                return target
+        if link is None:
+            return None
+    return None
+
+
+def listing(handle):
+    """The datasets of a file with type and shape, for a message; arrays of two and more dimensions first."""
+    found = []
+
+    def note(name, thing):
+        if isinstance(thing, h5py.Dataset):
+            found.append((-thing.ndim, f"/{name}", f"/{name} {thing.dtype} {thing.shape}"))
+
+    handle.visititems(note)
+    if not found:
+        return "no dataset at all"
+    described = [text for _, _, text in sorted(found)]
+    more = f" and {len(described) - _MOST_LISTED} more" if len(described) > _MOST_LISTED else ""
+    return ", ".join(described[:_MOST_LISTED]) + more
