@@ -126,7 +126,24 @@ def settings_from(stage, values, where="--settings"):
     InputError
         An unknown key, a value of the wrong type or out of range.
     """
-    cls = STAGES[stage]
+    return STAGES[stage](**checked_values(STAGES[stage], values, f"{where}: {stage}."))
+
+
+def checked_values(cls, values, prefix):
+    """`values` as the types that the fields of `cls` ask for; `prefix` stands before each key in messages.
+
+    Parameters
+    ----------
+    cls : dataclass
+        Its fields are made by `setting`.
+    values : dict
+    prefix : str
+
+    Raises
+    ------
+    InputError
+        An unknown key, a value of the wrong type or out of range.
+    """
     known = {f.name: f for f in fields(cls)}
     hints = typing.get_type_hints(cls)
     converted = {}
@@ -134,9 +151,9 @@ def settings_from(stage, values, where="--settings"):
         if key not in known:
             near = get_close_matches(key, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; it has: {', '.join(known)}"
-            raise InputError(f"{where}: {stage}.{key}: no such setting{hint}")
-        converted[key] = _checked(value, hints[key], known[key].metadata, f"{where}: {stage}.{key}")
-    return cls(**converted)
+            raise InputError(f"{prefix}{key}: no such setting{hint}")
+        converted[key] = _checked(value, hints[key], known[key].metadata, f"{prefix}{key}")
+    return converted
 
 
 def settings_from_json(stage, text):
