@@ -1,5 +1,5 @@
 """
-What the rule files share: the checked config, the table of the runs, and a few functions that say what belongs to what.
+What all of the workflow shares: the checked config, the table of the runs, and a few functions that say what belongs to what.
 
 Only the standard library and snakemake are used here, so that the workflow can be read where the package is not installed.
 """
@@ -245,7 +245,7 @@ DATASETS = list(dict.fromkeys(row["dataset"] for row in RUNS.values()))
 FRAME_FILES = {run: frame_files(run) for run in RUNS}
 require_files()
 
-# A parameter of each rule, so that results of another version are made again.
+# A parameter everywhere, so that results of another version are made again.
 try:
     SFXFLOW = importlib.metadata.version("sfxflow")
 except importlib.metadata.PackageNotFoundError:
