@@ -1,0 +1,178 @@
+"""A simulated experiment: everything that can be set, and what follows from it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import gemmi
+import numpy as np
+
+from sfxflow.cell import Cell
+from sfxflow.errors import InputError
+from sfxflow.settings import setting
+from sfxflow.simulate import detector, images, structure
+from sfxflow.units import wavelength
+
+_LARGEST = {"int16": 32767, "uint16": 65535, "int32": 2147483647, "uint32": 4294967295, "float32": np.inf}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Settings of a simulated experiment; `sfxflow.simulate.presets.preset` checks them. Everything random comes from `seed`."""
+
+    name: str = setting("custom", "name of the sample, and of the .cell file")
+    seed: int = setting(0, "seed of everything random", low=0)
+
+    a: float = setting(79.1, "cell length, angstrom", low=5, high=1000)
+    b: float = setting(79.1, "cell length, angstrom", low=5, high=1000)
+    c: float = setting(37.9, "cell length, angstrom", low=5, high=1000)
+    alpha: float = setting(90.0, "cell angle, degree", low=30, high=150)
+    beta: float = setting(90.0, "cell angle, degree", low=30, high=150)
+    gamma: float = setting(90.0, "cell angle, degree", low=30, high=150)
+    space_group: str = setting("P43212", "space group")
+    d_min: float = setting(2.2, "highest resolution to which the crystals scatter, angstrom", low=0.8, high=20)
+    b_factor: float = setting(20.0, "mean B of the atoms, square angstrom", low=2, high=200)
+
+    photon_energy: float = setting(9500.0, "mean photon energy, eV", low=1000, high=100000)
+    energy_jitter: float = setting(
+        0.001, "relative standard deviation of the photon energy from pulse to pulse", low=0, high=0.05
+    )
+    bandwidth: float = setting(
+        0.0005, "relative standard deviation of the photon energy within a pulse", low=0, high=0.05
+    )
+    spectrum: str = setting("gaussian", "shape of a pulse's spectrum", choices=("gaussian", "tophat", "sase"))
+    polarised_fraction: float = setting(0.99, "part of the beam that is polarised along x", low=0, high=1)
+
+    profile_model: str = setting(
+        "gaussian",
+        "reciprocal lattice points: Gaussian in the excitation error, or blocks, each a sphere, tilted at random",
+        choices=("gaussian", "mosaic_blocks"),
+    )
+    profile_radius: float = setting(
+        5e-4, "median R0 (Gaussian: sigma; blocks: radius), 1/angstrom", low=1e-5, high=0.02
+    )
+    mosaicity: float = setting(5e-4, "median eta, radian", low=0, high=0.05)
+    profile_spread: float = setting(0.25, "standard deviation of ln R0 and ln eta over crystals", low=0, high=1)
+    n_blocks: int = setting(40, "mosaic blocks of a crystal", low=1, high=1000)
+    photons: float = setting(300.0, "photons of a full reflection of mean F squared, median over crystals", low=0)
+    scale_spread: float = setting(0.6, "standard deviation of ln G over crystals", low=0, high=3)
+    b_spread: float = setting(4.0, "standard deviation of B over crystals, square angstrom", low=0, high=50)
+    cell_spread: float = setting(
+        0.0015, "relative standard deviation of the cell lengths over crystals", low=0, high=0.05
+    )
+    blank_fraction: float = setting(0.2, "part of the frames without a crystal", low=0, high=1)
+    multi_fraction: float = setting(0.1, "part of the hits with more than one lattice", low=0, high=1)
+    max_lattices: int = setting(2, "most lattices on a frame", low=1, high=20)
+
+    background: float = setting(0.4, "mean background, photon per pixel", low=0, high=1000)
+    background_spread: float = setting(0.25, "standard deviation of its logarithm over frames", low=0, high=2)
+    water: float = setting(0.5, "part of the water ring in the background", low=0, high=1)
+
+    panel_rows: int = setting(4, "rows of panels", low=1, high=64)
+    panel_columns: int = setting(2, "columns of panels", low=1, high=64)
+    panel_ss: int = setting(256, "pixels of a panel along ss", low=8, high=8192)
+    panel_fs: int = setting(512, "pixels of a panel along fs", low=8, high=8192)
+    gap: int = setting(8, "pixels between panels", low=0, high=1000)
+    stacked: bool = setting(
+        True, "panels lie one below the other in the frame; otherwise as they stand, with the gaps as pixels"
+    )
+    panel_rotation: float = setting(
+        0.002, "standard deviation of the panels' rotations, radian (a third of it out of plane)", low=0
+    )
+    pixel_size: float = setting(1e-4, "metre", low=1e-6, high=1e-2)
+    clen: float = setting(0.107, "distance of the detector, metre", low=1e-3, high=10)
+    psf: float = setting(0.65, "standard deviation of a spot of one ray, pixel", low=0.05, high=5)
+    beamstop: float = setting(20.0, "radius of the beam stop's shadow, pixel", low=0)
+    dead_fraction: float = setting(2e-4, "part of the pixels that are dead", low=0, high=0.5)
+    hot_fraction: float = setting(3e-5, "part of the pixels that are hot", low=0, high=0.5)
+    bad_pixels: str = setting(
+        "mask",
+        "how known bad pixels are told: by a mask, or by their value in the frame (-1, the largest that the type has, NaN)",
+        choices=("mask", "negative", "largest", "nan"),
+    )
+    dtype: str = setting("int16", "type of the pixels", choices=tuple(_LARGEST))
+    adu_per_photon: float = setting(1.0, "value of one photon", low=1e-6)
+    read_noise: float = setting(0.0, "standard deviation of a pixel without light, photon", low=0)
+    saturation: float = setting(30000.0, "photons at which a pixel is full", low=1)
+
+    @property
+    def cell_parameters(self):
+        """(a, b, c, alpha, beta, gamma) in angstrom and degree."""
+        return (self.a, self.b, self.c, self.alpha, self.beta, self.gamma)
+
+    @cached_property
+    def gemmi_group(self):
+        """The space group (gemmi.SpaceGroup); InputError if there is none of that name."""
+        group = gemmi.find_spacegroup_by_name(self.space_group)
+        if group is None:
+            raise InputError(f"space_group: {self.space_group!r} is not a space group (expected for example P43212)")
+        return group
+
+    @property
+    def unit_cell(self):
+        """The mean cell as `sfxflow.cell.Cell`."""
+        system = self.gemmi_group.crystal_system_str()
+        lattice_type = {"trigonal": "hexagonal"}.get(system, system)
+        unique_axis = {"tetragonal": "c", "hexagonal": "c", "monoclinic": "b"}.get(lattice_type, "*")
+        return Cell(*self.cell_parameters, lattice_type, self.gemmi_group.centring_type(), unique_axis)
+
+    @property
+    def largest_value(self):
+        """Largest value that a pixel can hold."""
+        return _LARGEST[self.dtype]
+
+    def rng(self, purpose, index=0):
+        """A random generator of its own for each purpose and frame, so that no frame depends on another."""
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(_PURPOSES.index(purpose), index)))
+
+    @cached_property
+    def detector(self):
+        """The detector (sfxflow.geometry.Detector), exactly as it is in the simulation."""
+        return detector.make_detector(self, self.rng("detector"))
+
+    @cached_property
+    def planes(self):
+        """The detector for ray tracing (sfxflow.simulate.detector.Planes)."""
+        return detector.planes(self.detector)
+
+    @cached_property
+    def bad_pixels_map(self):
+        """Bad pixels (sfxflow.simulate.detector.BadPixels)."""
+        return detector.make_bad_pixels(self, self.detector, self.rng("bad pixels"))
+
+    @cached_property
+    def background_shape(self):
+        """Expected background over its mean, ndarray of float32, shape (ss, fs)."""
+        return detector.background_shape(self.detector, self.photon_energy, self.water, self.polarised_fraction)
+
+    @cached_property
+    def background_levels(self):
+        """The background sorted into levels (sfxflow.simulate.images.background_levels)."""
+        return images.background_levels(self.background_shape)
+
+    @cached_property
+    def structure_factors(self):
+        """The crystal's squared structure factors (sfxflow.simulate.structure.StructureFactors)."""
+        group = self.gemmi_group
+        atoms = structure.random_structure(self.cell_parameters, group, self.rng("structure"), self.b_factor)
+        return structure.structure_factors(atoms, group, self.d_min)
+
+    @property
+    def n_spectrum_points(self):
+        """Points of a pulse's spectrum: neighbours excite every reflection nearly alike."""
+        shift = self.bandwidth * wavelength(self.photon_energy) / (2.0 * self.d_min**2)
+        lowest = {"gaussian": 9, "tophat": 9, "sase": 41}[self.spectrum]
+        return int(np.clip(2 * np.ceil(6.4 * shift / self.profile_radius / 2.0) + 1, lowest, 81))
+
+    @property
+    def outer_resolution(self):
+        """d in angstrom at the detector's farthest corner."""
+        largest = 0.0
+        for p in self.detector.panels:
+            for fs, ss in ((0, 0), (p.n_fs, 0), (0, p.n_ss), (p.n_fs, p.n_ss)):
+                x, y, z = np.array(p.origin) + fs * np.array(p.fs) + ss * np.array(p.ss)
+                two_theta = np.arctan2(np.hypot(x, y), z + self.clen)
+                largest = max(largest, 2.0 * np.sin(two_theta / 2.0) / wavelength(self.photon_energy))
+        return 1.0 / largest
+
+
+_PURPOSES = ("structure", "detector", "bad pixels", "frame", "noise", "spots")

@@ -1,0 +1,201 @@
+"""Frames with known truth: the interface of the simulator."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sfxflow.simulate import crystals, images, spots
+from sfxflow.simulate.detector import polarisation
+from sfxflow.units import wavelength
+
+#: Pixels that the background noise of a spot's intensity in `simulate_spots` comes from: a circle of radius 3.
+_PEAK_PIXELS = 29
+
+
+class Spots(NamedTuple):
+    """Reflections of a frame.
+
+    Attributes
+    ----------
+    fs, ss : ndarray of float64, shape (n,)
+        Slab coordinates, pixel, corner-based: the mean over the spot.
+    panel : ndarray of int64, shape (n,)
+    hkl : ndarray of int32, shape (n, 3)
+    photons : ndarray of float64, shape (n,)
+        Expected photons: G exp(-B/(2 d^2)) F^2 polarisation partiality.
+    intensity, sigma : ndarray of float64, shape (n,)
+        The same with Poisson noise of the spot and of the background under it, and its standard uncertainty.
+    partiality, polarisation : ndarray of float64, shape (n,)
+    excitation_error : ndarray of float64, shape (n,)
+        1/lambda - |q + z/lambda| at the mean wavelength, 1/angstrom.
+    lattice : ndarray of int64, shape (n,)
+        Number of the lattice on the frame.
+    """
+
+    fs: np.ndarray
+    ss: np.ndarray
+    panel: np.ndarray
+    hkl: np.ndarray
+    photons: np.ndarray
+    intensity: np.ndarray
+    sigma: np.ndarray
+    partiality: np.ndarray
+    polarisation: np.ndarray
+    excitation_error: np.ndarray
+    lattice: np.ndarray
+
+
+def frame_truth(experiment, index):
+    """Draw what makes frame `index`: pulse, background, crystals.
+
+    Returns
+    -------
+    sfxflow.simulate.crystals.FrameTruth
+    """
+    rng = experiment.rng("frame", index)
+    relative, weights = crystals.spectrum(experiment.spectrum, experiment.bandwidth, experiment.n_spectrum_points, rng)
+    energies = experiment.photon_energy * (1.0 + experiment.energy_jitter * rng.standard_normal()) * relative
+    background = experiment.background * np.exp(experiment.background_spread * rng.standard_normal())
+    kind, n_lattices = _kind(experiment, rng)
+    lattices = []
+    if n_lattices:
+        mean_intensity = experiment.structure_factors.intensity.mean()
+        system = experiment.gemmi_group.crystal_system_str()
+        for _ in range(n_lattices):
+            lattices.append(crystals.draw_lattice(experiment.cell_parameters, system, experiment, mean_intensity, rng))
+    return crystals.FrameTruth(
+        index=index,
+        kind=kind,
+        photon_energy=float(weights @ energies),
+        wavelengths=wavelength(energies),
+        weights=weights,
+        background=float(background),
+        lattices=tuple(lattices),
+    )
+
+
+def _kind(experiment, rng):
+    """'blank', 'single' or 'multi', and the number of lattices."""
+    blank, multi = rng.random(2)
+    if blank < experiment.blank_fraction:
+        return "blank", 0
+    if multi < experiment.multi_fraction and experiment.max_lattices > 1:
+        return "multi", int(rng.integers(2, experiment.max_lattices + 1))
+    return "single", 1
+
+
+def _traced(experiment, truth, lattice):
+    """Rays of one lattice, and expected photons and polarisation of each reflection."""
+    rays = spots.trace(
+        experiment.structure_factors.hkl,
+        lattice,
+        truth.wavelengths,
+        truth.weights,
+        wavelength(truth.photon_energy),
+        experiment.planes,
+        experiment.profile_model,
+    )
+    q = experiment.structure_factors.hkl[rays.row] @ lattice.reciprocal.T
+    half_resolution_squared = np.einsum("ij,ij->i", q, q) / 4.0
+    polarised = polarisation(rays.direction, experiment.polarised_fraction)
+    full = (
+        lattice.scale
+        * np.exp(-2.0 * lattice.b_factor * half_resolution_squared)
+        * experiment.structure_factors.intensity[rays.row]
+        * polarised
+    )
+    return rays, full, polarised
+
+
+def simulate_spots(experiment, index):
+    """Reflections of a frame without an image, for indexing, refinement and merging of thousands of crystals.
+
+    Parameters
+    ----------
+    experiment : sfxflow.simulate.experiment.Experiment
+    index : int
+
+    Returns
+    -------
+    Spots
+    """
+    truth = frame_truth(experiment, index)
+    rng = experiment.rng("spots", index)
+    columns = [[] for _ in Spots._fields]
+    for number, lattice in enumerate(truth.lattices):
+        rays, full, polarised = _traced(experiment, truth, lattice)
+        photons = full * rays.partiality
+        under = _PEAK_PIXELS * truth.background
+        intensity = rng.poisson(photons + under) - under
+        sigma = np.sqrt(np.maximum(intensity, 0.0) + under + 1.0)
+        values = Spots(
+            fs=rays.fs,
+            ss=rays.ss,
+            panel=rays.panel,
+            hkl=experiment.structure_factors.hkl[rays.row],
+            photons=photons,
+            intensity=intensity,
+            sigma=sigma,
+            partiality=rays.partiality,
+            polarisation=polarised,
+            excitation_error=rays.excitation_error,
+            lattice=np.full(len(photons), number),
+        )
+        for column, value in zip(columns, values, strict=True):
+            column.append(value)
+    if not truth.lattices:
+        whole = {"panel": np.int64, "hkl": np.int32, "lattice": np.int64}
+        shapes = {"hkl": (0, 3)}
+        return Spots(*(np.zeros(shapes.get(name, 0), whole.get(name, np.float64)) for name in Spots._fields))
+    return Spots(*(np.concatenate(column) for column in columns))
+
+
+def expected_photons(experiment, truth):
+    """Expected photons of all reflections in every pixel, without background and noise.
+
+    Returns
+    -------
+    image : ndarray of float32, shape (ss, fs)
+    lit : ndarray of int64
+        Flat numbers of the pixels that are not zero.
+    """
+    image = np.zeros(experiment.detector.shape, dtype=np.float32)
+    lit = []
+    planes = experiment.planes
+    per_ray = (2 * images.rays_reach(experiment.psf) + 1) ** 2
+    for lattice in truth.lattices:
+        rays, full, _ = _traced(experiment, truth, lattice)
+        touched = np.empty(min(len(rays.ray_spot) * per_ray, image.size), dtype=np.int64)
+        photons = full[rays.ray_spot] * rays.ray_partiality
+        n = images.draw_rays(
+            image, touched, rays.ray_panel, rays.ray_fs, rays.ray_ss, photons, experiment.psf, planes.size, planes.place
+        )
+        lit.append(touched[:n])
+    return image, np.concatenate(lit) if lit else np.zeros(0, dtype=np.int64)
+
+
+def simulate_frame(experiment, index):
+    """One frame as the detector writes it, and what made it.
+
+    Parameters
+    ----------
+    experiment : sfxflow.simulate.experiment.Experiment
+        From `sfxflow.simulate.presets.preset`.
+    index : int
+        Number of the frame: the same experiment and number give the same frame, in whatever order they are asked for.
+
+    Returns
+    -------
+    image : ndarray of `experiment.dtype`, shape (ss, fs)
+    truth : sfxflow.simulate.crystals.FrameTruth
+    """
+    truth = frame_truth(experiment, index)
+    rng = experiment.rng("noise", index)
+    level, mean = experiment.background_levels
+    photons = np.empty(level.shape, dtype=np.int32)
+    bits = rng.integers(0, 2**32, size=level.size, dtype=np.uint32)
+    images.poisson_background(level.ravel(), mean * truth.background, bits, photons.ravel())
+    expected, lit = expected_photons(experiment, truth)
+    # Poisson numbers of background and spots add up to a Poisson number of their sum.
+    photons.ravel()[lit] += rng.poisson(expected.ravel()[lit]).astype(np.int32)
+    return images.read_out(photons, experiment, rng), truth
