@@ -1,0 +1,8 @@
+"""Scaling, partiality and merging of still-shot intensities.
+
+    y_j = G_c exp(-B_c q^2 / 2) P(x_j, q) I_h + noise,        x_j = |excitation error| / (w_c sigma(q))
+
+y is the integrated intensity divided by its polarisation factor, q = 1/d; B_c q^2 / 2 is the field's 2 B s^2 with s = sin(theta)/lambda.
+`observations` makes compact columns of the engines' tables, `kernels` passes over them, `partiality` holds the curve P,
+`scaling` the parameters of the crystals, `errors` the uncertainties, and `merge` runs the cycles.
+"""

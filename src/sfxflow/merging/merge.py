@@ -1,0 +1,293 @@
+"""The cycles of scaling, partiality and merging, over observations in memory or in shards."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sfxflow.cell import inverse_resolution
+from sfxflow.merging import kernels, partiality, scaling
+from sfxflow.merging.errors import corrected_sigma
+from sfxflow.merging.observations import Collector, ccp4_asymmetric_unit
+from sfxflow.settings import Merging
+from sfxflow.symmetry import reflection_key
+
+#: Fewer crystals than this can't tell the curve's form: a Gaussian is taken.
+FEWEST_CRYSTALS_FOR_CURVE = 30
+#: Cycle (from 0) from which B, then the curve, then widths and orientations, then robust weights are fitted.
+_B_FROM, _CURVE_FROM, _GEOMETRY_FROM, _ROBUST_FROM = 1, 1, 2, 3
+
+
+@dataclass
+class Merged:
+    """Result of merging.
+
+    Attributes
+    ----------
+    reflections : dict of ndarray
+        h, k, l (CCP4 asymmetric unit), I, sigI, n, I_half1, sigI_half1, n_half1, I_half2, ..., and with anomalous I_plus, ...
+    crystals : dict of ndarray
+        scale, B, width (factor on sigma(q)), rotation (radian, about x and y), energy (relative change), half, n_observations,
+        n_rejected, status.
+    partiality : dict of ndarray
+        The curve (`partiality.PartialityCurve.arrays`).
+    model : str
+        The model used: empirical, gaussian or unity.
+    summary : dict
+        Numbers and remarks for the log and the file's attributes.
+    """
+
+    reflections: dict
+    crystals: dict
+    partiality: dict
+    model: str
+    summary: dict = field(default_factory=dict)
+
+
+def merge_observations(crystals, reflections, cell, group, settings=None, d_min=None, threads=1):
+    """Scale and merge observations that are held in memory.
+
+    Parameters
+    ----------
+    crystals : dict of ndarray
+        reciprocal (n, 3, 3), profile_radius, mosaicity, bandwidth, photon_energy: as `sfxflow.reflections.CRYSTALS`; photon
+        energy in eV.
+    reflections : dict of ndarray
+        crystal, h, k, l, I, sigI, excitation_error, polarisation: as `sfxflow.reflections.REFLECTIONS`.
+    cell : sequence of 6 floats
+        Angstrom and degree.
+    group : gemmi.SpaceGroup
+    settings : sfxflow.settings.Merging, optional
+    d_min : float, optional
+        Angstrom.
+    threads : int
+
+    Returns
+    -------
+    Merged
+    """
+    settings = settings or Merging()
+    collector = Collector(cell, group, d_min, settings.max_excitation)
+    block = collector.add(crystals, reflections, 0)
+    return merge_blocks([block] if len(block.offsets) > 1 else [], collector, settings, threads)
+
+
+def merge_blocks(blocks, collector, settings, threads=1, progress=None):
+    """Scale and merge blocks of observations.
+
+    Parameters
+    ----------
+    blocks : sequence of Block
+        Indexed once a pass, so that they may lie in files (`sfxflow.io.shards`); their column `weight` must be writable.
+    collector : Collector
+        That made the blocks.
+    settings : sfxflow.settings.Merging
+    threads : int
+    progress : callable, optional
+        Called with a line of text after each cycle.
+
+    Returns
+    -------
+    Merged
+    """
+    run = _Run(blocks, collector, settings, threads)
+    if not run.active.any() or not len(run.q):
+        return run.result("no observations: nothing was merged" if not collector.n_observations else "")
+    for cycle in range(settings.cycles):
+        run.cycle(cycle)
+        if progress:
+            progress(run.describe(cycle))
+    run.merge()
+    return run.result()
+
+
+class _Run:
+    """State of the cycles; `merge` and `fit` are the two passes."""
+
+    def __init__(self, blocks, collector, settings, threads):
+        self.blocks, self.collector, self.settings = blocks, collector, settings
+        self.threads = max(1, min(threads, len(blocks)))
+        self.shape = collector.shape
+        self.half = collector.half
+        self.counts = collector.counts
+        self.hkl = collector.numbers.reflections()
+        self.q = inverse_resolution(self.hkl, collector.cell) if len(self.hkl) else np.empty(0)
+        n = len(self.shape)
+        self.state = np.zeros((n, kernels.N_PARAMETERS))
+        self.quality = np.zeros((n, 4 + kernels.N_PARAMETERS))
+        self.status = scaling.first_status(self.counts)
+        self.active = (self.status == "").astype(np.uint8)
+        self.model = settings.partiality
+        if self.model == "empirical" and self.active.sum() < FEWEST_CRYSTALS_FOR_CURVE:
+            self.model = "gaussian"
+        q2_max = float(self.q.max() ** 2 * 1.0001) if len(self.q) else 1.0
+        self.curve = partiality.first_curve(self.model, q2_max, settings.max_excitation)
+        self.reference_width = float(np.median(np.sqrt(self.shape[:, 0]))) if n else 1.0
+        self.priors = scaling.first_priors()
+        self.current = np.zeros(len(self.q))
+        self.prior = np.ones(len(self.q))
+        self.sums = np.zeros((len(self.q), 3, 4))
+
+    @property
+    def numbers(self):
+        """What the kernels take as `numbers`."""
+        unity = self.model == "unity"
+        return np.array(
+            [
+                partiality.NODES_PER_UNIT,
+                self.curve.rows_per_q2,
+                self.reference_width,
+                self.collector.gain,
+                0.0 if unity else self.settings.min_partiality,
+                0.0 if unity else 1.0,
+            ]
+        )
+
+    def cycle(self, cycle):
+        """One cycle: merge, then fit the crystals to it, then the curve."""
+        if cycle == 0:
+            self.current[:] = self.prior[:] = scaling.mean_intensity(self)
+        else:
+            self.merge()
+        fitted = np.zeros(kernels.N_PARAMETERS, np.uint8)
+        fitted[0] = 1
+        fitted[1] = cycle >= _B_FROM
+        fitted[2:] = cycle >= _GEOMETRY_FROM and self.model != "unity"
+        curve_sums = self.fit(fitted, steps=0 if cycle == 0 else 4, robust=cycle >= _ROBUST_FROM)
+        if cycle > 0:
+            self.status, self.active = scaling.judged(self)
+        scaling.fix_gauge(self)
+        if cycle >= _GEOMETRY_FROM:
+            self.priors = scaling.updated_priors(self, fitted)
+        if cycle >= _CURVE_FROM:
+            if self.model == "empirical":
+                self.curve = partiality.estimate(curve_sums, self.curve)
+            else:
+                self.curve = partiality.estimate_spread(curve_sums, self.curve)
+
+    def merge(self):
+        """Merge with the present scales, curve and weights."""
+        numbers = self.numbers
+
+        def work(block):
+            sums = np.zeros((len(self.q), 3, 4))
+            own = slice(block.first_crystal, block.first_crystal + len(block.offsets) - 1)
+            kernels.merge_block(
+                block.offsets, *block.columns.values(), self.state[own], self.shape[own], self.active[own],
+                self.half[own], self.q, self.current, self.curve.values, self.curve.spread, numbers, sums,
+            )  # fmt: skip
+            return sums
+
+        self.sums = self._added(work, np.zeros((len(self.q), 3, 4)))
+        information = self.sums[:, 0, 1]
+        # copied, for `current` belongs to the pass that made the sums
+        self.merged = np.divide(self.sums[:, 0, 0], information, where=information > 0, out=np.zeros_like(information))
+        self.prior = scaling.prior_intensity(self.q, self.merged, information, self.prior)
+
+    def fit(self, fitted, steps, robust):
+        """Fit the crystals; returns the sums for the curve."""
+        numbers = self.numbers
+        edges = partiality.range_edges(self.curve.q2_max)
+        total = np.ascontiguousarray(self.sums[:, 0, :2])
+        precision = 1.0 / np.asarray(self.priors) ** 2
+
+        def work(block):
+            sums = np.zeros((partiality.N_RANGES, partiality.n_bins(self.curve.x_max), 4))
+            own = slice(block.first_crystal, block.first_crystal + len(block.offsets) - 1)
+            kernels.fit_block(
+                block.offsets, *block.columns.values(), self.state[own], self.shape[own], self.active[own],
+                self.q, self.current, total, self.prior, self.curve.values, self.curve.slopes, self.curve.spread,
+                numbers, precision, fitted, steps, int(robust), self.quality[own], sums, edges,
+            )  # fmt: skip
+            return sums
+
+        sums = self._added(work, np.zeros((partiality.N_RANGES, partiality.n_bins(self.curve.x_max), 4)))
+        if steps:
+            information = self.sums[:, 0, 1] + 1 / self.prior**2
+            self.current = (self.sums[:, 0, 0] + 1 / self.prior) / information
+        return sums
+
+    def _added(self, work, total):
+        with ThreadPoolExecutor(self.threads) as pool:
+            # as many at a time as there are threads, so that sums don't pile up
+            for start in range(0, len(self.blocks), self.threads):
+                chosen = range(start, min(start + self.threads, len(self.blocks)))
+                for part in pool.map(lambda i: work(self.blocks[i]), chosen):
+                    total += part
+        return total
+
+    def describe(self, cycle):
+        """A line for the log."""
+        good = self.active > 0
+        return (
+            f"cycle {cycle + 1}: {good.sum()} crystals, scales spread by {np.std(self.state[good, 0]):.2f} (ln), "
+            f"B by {np.std(self.state[good, 1]):.1f} A^2, widths by {np.std(self.state[good, 2]):.2f} (ln), "
+            f"rotations by {1e3 * np.std(self.state[good, 3:5]):.3f} mrad"
+        )
+
+    def result(self, remark=""):
+        """What was merged, for people and files."""
+        return Merged(
+            reflections=_reflections(self),
+            crystals=_crystals(self),
+            partiality=self.curve.arrays(),
+            model=self.model,
+            summary=_summary(self, remark),
+        )
+
+
+def _reflections(run):
+    n = run.sums[:, 0, 3].astype(np.int64)
+    keep = n >= max(run.settings.min_measurements, 1)
+    parts = {"": run.sums[:, 0], "_half1": run.sums[:, 0] - run.sums[:, 1], "_half2": run.sums[:, 1]}
+    hkl, mate = ccp4_asymmetric_unit(run.hkl, run.collector.numbers.group)
+    if run.settings.anomalous:
+        minus = np.where(mate[:, None], run.sums[:, 0] - run.sums[:, 2], run.sums[:, 2])
+        parts |= {"_plus": run.sums[:, 0] - minus, "_minus": minus}
+    factor = corrected_sigma(run.sums[:, 0], run.q)
+    order = np.argsort(reflection_key(hkl), kind="stable")
+    order = order[keep[order]]
+    columns = {name: hkl[order, i] for i, name in enumerate("hkl")}
+    for name, sums in parts.items():
+        count = np.rint(sums[:, 3]).astype(np.int32)
+        there = (count > 0) & (sums[:, 1] > 0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            intensity = np.where(there, sums[:, 0] / sums[:, 1], np.nan)
+            sigma = np.where(there, factor / np.sqrt(sums[:, 1]), np.nan)
+        columns[f"I{name}"], columns[f"sigI{name}"], columns[f"n{name}"] = intensity[order], sigma[order], count[order]
+    return columns
+
+
+def _crystals(run):
+    rejected = np.zeros(len(run.state), np.int64)
+    for i in range(len(run.blocks)):
+        block = run.blocks[i]
+        lost = np.concatenate([[0], np.cumsum(np.asarray(block.columns["weight"]) == 0)])
+        own = slice(block.first_crystal, block.first_crystal + len(block.offsets) - 1)
+        rejected[own] = np.diff(lost[block.offsets])
+    return {
+        "scale": np.exp(run.state[:, 0]),
+        "B": run.state[:, 1],
+        "width": np.exp(run.state[:, 2]),
+        "rotation": run.state[:, 3:5],
+        "energy": run.state[:, 5],
+        "half": run.half + 1,
+        "n_observations": run.counts,
+        "n_rejected": rejected,
+        "status": [text or "merged" for text in run.status],
+    }
+
+
+def _summary(run, remark):
+    collector = run.collector
+    return {
+        "remark": remark,
+        "n_crystals": len(run.state),
+        "n_crystals_merged": int(run.active.sum()),
+        "n_observations": collector.n_observations,
+        "n_absent": collector.n_absent,
+        "absent_mean_i_over_sigma": collector.absent_mean,
+        "n_unusable": collector.n_unusable,
+        "gain": collector.gain,
+        "prior_widths": dict(zip(scaling.PARAMETERS, run.priors.tolist(), strict=True)),
+    }
