@@ -12,7 +12,10 @@ import numpy as np
 
 from sfxflow.errors import InputError
 from sfxflow.geometry import Detector, Mask, Panel, Region, overlapping_panels, placed_in_slab
+from sfxflow.io.geom_writer import write_geom
 from sfxflow.units import HC_EV_ANGSTROM
+
+__all__ = ["check_overlap", "parse_geom", "read_geom", "write_geom"]
 
 _LENGTHS = {"m": 1.0, "mm": 1e-3}
 _ENERGIES = {"eV": 1.0, "keV": 1e3}

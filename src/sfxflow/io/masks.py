@@ -151,7 +151,7 @@ def image_array(path):
             return image.data
     except OSError as error:
         raise InputError(_not_an_image(path, error)) from None
-    except Exception as error:  # fabio's readers raise whatever a broken file makes them raise
+    except Exception as error:  # noqa: BLE001 -- fabio's readers raise whatever a broken file makes them raise
         raise InputError(f"{path}: can't be read as an image ({type(error).__name__}: {error})") from None
 
 
