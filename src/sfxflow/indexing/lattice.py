@@ -1,0 +1,171 @@
+"""Reduced cells, lattice symmetry and sub-lattices: what indexing must know of a cell before it sees a peak."""
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+from sfxflow.cell import real_matrix
+
+#: Rows of a primitive basis in terms of the conventional axes, by centring symbol (R: primitive rhombohedral axes; H: obverse).
+PRIMITIVE = {
+    "P": np.eye(3),
+    "R": np.eye(3),
+    "A": np.array([[1, 0, 0], [0, 0.5, 0.5], [0, -0.5, 0.5]]),
+    "B": np.array([[0.5, 0, 0.5], [0, 1, 0], [-0.5, 0, 0.5]]),
+    "C": np.array([[0.5, 0.5, 0], [-0.5, 0.5, 0], [0, 0, 1]]),
+    "I": np.array([[-0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.5, 0.5, -0.5]]),
+    "F": np.array([[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]),
+    "H": np.array([[2, 1, 1], [-1, 1, 1], [-1, -2, 1]]) / 3.0,
+}
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """A target cell, prepared for indexing.
+
+    Attributes
+    ----------
+    parameters : tuple
+        Conventional cell, angstrom and degree.
+    conventional : ndarray, shape (3, 3)
+        Rows a, b, c, angstrom.
+    reduced : ndarray, shape (3, 3)
+        Rows of the reduced primitive cell, shortest first, right-handed, angstrom.
+    from_reduced : ndarray, shape (3, 3)
+        conventional = from_reduced @ reduced; indices transform alike, hkl_conventional = from_reduced @ hkl_reduced.
+    two_fold : tuple of bool
+        For each reduced axis: a proper symmetry operation of the lattice turns it round.
+    operators : ndarray of int, shape (n, 3, 3)
+        Proper rotations of the lattice, acting on rows of the reduced basis.
+    """
+
+    parameters: tuple
+    conventional: np.ndarray
+    reduced: np.ndarray
+    from_reduced: np.ndarray
+    two_fold: tuple
+    operators: np.ndarray
+
+
+def prepare_lattice(parameters, centering="P"):
+    """The `Lattice` of a conventional cell.
+
+    Parameters
+    ----------
+    parameters : sequence of 6 floats
+        Angstrom and degree.
+    centering : str
+        One of P, A, B, C, I, F, R, H.
+    """
+    conventional = real_matrix(parameters)
+    reduced = reduce_basis(PRIMITIVE[centering] @ conventional)
+    operators = lattice_operators(reduced)
+    two_fold = tuple(any(np.array_equal(op[i], -np.eye(3, dtype=int)[i]) for op in operators) for i in range(3))
+    return Lattice(
+        parameters=tuple(parameters),
+        conventional=conventional,
+        reduced=reduced,
+        from_reduced=np.rint(conventional @ np.linalg.inv(reduced)),
+        two_fold=two_fold,
+        operators=operators,
+    )
+
+
+def reduce_basis(basis):
+    """Shortest right-handed basis of the lattice that the rows of `basis` span, sorted by length (Minkowski reduction).
+
+    Parameters
+    ----------
+    basis : ndarray, shape (3, 3)
+
+    Notes
+    -----
+    Adds to the longest vector the combination of the two others that shortens it most, until nothing changes
+    (Semaev 2001, Lect. Notes Comput. Sci. 2146, 181, doi:10.1007/3-540-44670-2_13).
+    """
+    basis = np.array(basis, dtype=float)
+    steps = np.array(list(itertools.product((-1, 0, 1), repeat=2)))
+    for _ in range(100):
+        basis = basis[np.argsort(np.linalg.norm(basis, axis=1), kind="stable")]
+        basis[1] -= np.rint(basis[0] @ basis[1] / (basis[0] @ basis[0])) * basis[0]
+        nearest = np.rint(np.linalg.lstsq(basis[:2].T, basis[2], rcond=None)[0])
+        candidates = basis[2] - (nearest + steps) @ basis[:2]
+        best = candidates[np.argmin(np.linalg.norm(candidates, axis=1))]
+        lengths = np.linalg.norm(basis, axis=1)
+        shorter = np.linalg.norm(best) < lengths[2] * (1 - 1e-9)
+        if shorter:
+            basis[2] = best
+        elif np.all(np.diff(lengths) >= -1e-9 * lengths[2]):
+            break
+    return basis if np.linalg.det(basis) > 0 else -basis
+
+
+def lattice_operators(basis, tolerance=0.01):
+    """Proper rotations that map the lattice onto itself, as integer matrices on the rows of a reduced basis.
+
+    Parameters
+    ----------
+    basis : ndarray, shape (3, 3)
+        Rows of a reduced basis.
+    tolerance : float
+        Largest deviation of the metric tensor, relative to the product of the two lengths.
+
+    Returns
+    -------
+    ndarray of int, shape (n, 3, 3)
+    """
+    metric = basis @ basis.T
+    lengths = np.sqrt(np.diag(metric))
+    allowed = tolerance * np.outer(lengths, lengths)
+    rows = np.array(list(itertools.product((-1, 0, 1), repeat=3)))
+    norms = np.einsum("ij,jk,ik->i", rows, metric, rows)
+    fitting = [rows[np.abs(norms - metric[i, i]) < allowed[i, i]] for i in range(3)]
+    found = []
+    for op in itertools.product(*fitting):
+        op = np.array(op)
+        if round(np.linalg.det(op)) == 1 and np.all(np.abs(op @ metric @ op.T - metric) < allowed):
+            found.append(op)
+    return np.array(found)
+
+
+def sublattice_tests():
+    """Linear forms and moduli that tell whether indices lie on a sub-lattice of index 2 or 3.
+
+    Returns
+    -------
+    forms : ndarray of int, shape (20, 3)
+    moduli : ndarray of int, shape (20,)
+        hkl lies on sub-lattice i if (forms[i] @ hkl) % moduli[i] == 0: 7 of index 2 and 13 of index 3.
+    """
+    forms, moduli = [], []
+    for modulus in (2, 3):
+        seen = set()
+        for form in itertools.product(range(modulus), repeat=3):
+            multiples = {tuple((m * x) % modulus for x in form) for m in range(1, modulus)}
+            if any(form) and not (multiples & seen):
+                seen.add(form)
+                forms.append(form)
+                moduli.append(modulus)
+    return np.array(forms), np.array(moduli)
+
+
+def half_sphere(spacing):
+    """Directions that cover the half sphere z >= 0 evenly (Fibonacci lattice).
+
+    Parameters
+    ----------
+    spacing : float
+        Distance between neighbours, radian.
+
+    Returns
+    -------
+    ndarray, shape (n, 3)
+        Unit vectors.
+    """
+    n = max(16, int(np.ceil(2 * np.pi / (0.866 * spacing**2))))
+    index = np.arange(n) + 0.5
+    z = 1.0 - index / n
+    azimuth = np.pi * (1.0 + np.sqrt(5.0)) * index
+    radius = np.sqrt(1.0 - z**2)
+    return np.stack([radius * np.cos(azimuth), radius * np.sin(azimuth), z], axis=1)
