@@ -88,7 +88,6 @@ class FiguresOfMerit:
 class Export:
     """Files for other programs."""
 
-    unmerged: bool = setting(True, "also write unmerged.mtz")
     free_fraction: float = setting(0.0, "fraction of reflections flagged free (FreeR_flag); 0: no flags", low=0, high=0.5)
 
 

@@ -47,6 +47,15 @@ ANOMALOUS = (
     Column("n_minus", "i4", "", (), "measurements of (-h -k -l)"),
 )
 
+#: The same of each half set: a merger may leave all of them out, and the anomalous figures of half sets are then not known.
+ANOMALOUS_HALVES = tuple(
+    Column(
+        f"{column.name}_{half}", column.dtype, column.unit, (), f"{column.meaning}, of the {word} half of the crystals"
+    )
+    for half, word in (("half1", "first"), ("half2", "second"))
+    for column in ANOMALOUS
+)
+
 #: Columns of crystals/: one row a crystal, in the order of the chunk files.
 CRYSTALS = (
     Column("chunk", "i4", "", (), "number of the chunk file in the attribute `integrated`"),
@@ -73,7 +82,7 @@ def write_merged(path, merged, crystals, partiality, attrs):
     ----------
     path : path
     merged : dict of ndarray
-        The columns `MERGED`, and `ANOMALOUS` where `attrs['anomalous']`.
+        The columns `MERGED`, where `attrs['anomalous']` also `ANOMALOUS` and, if known, `ANOMALOUS_HALVES`.
     crystals : dict
         The columns `CRYSTALS`.
     partiality : dict of ndarray
@@ -81,7 +90,7 @@ def write_merged(path, merged, crystals, partiality, attrs):
     attrs : dict
         provenance, dataset, space_group, cell, wavelength, anomalous and integrated; more are kept.
     """
-    columns = MERGED + (ANOMALOUS if attrs["anomalous"] else ())
+    columns = _merged_columns(attrs, merged)
     required = {"provenance", "dataset", "space_group", "cell", "wavelength", "anomalous", "integrated"}
     if missing := required - attrs.keys():
         raise ValueError(f"attributes of the merged file: {sorted(missing)} missing")
@@ -94,6 +103,12 @@ def write_merged(path, merged, crystals, partiality, attrs):
         group = handle.create_group("partiality")
         for name, values in partiality.items():
             group[name] = values
+
+
+def _merged_columns(attrs, there):
+    if not attrs["anomalous"]:
+        return MERGED
+    return MERGED + ANOMALOUS + (ANOMALOUS_HALVES if ANOMALOUS_HALVES[0].name in there else ())
 
 
 def _write_table(handle, name, rows, columns):
@@ -143,8 +158,7 @@ def read_merged(path):
             attrs = {name: _plain(value) for name, value in handle.attrs.items() if name != "format"}
             attrs["cell"] = tuple(float(value) for value in attrs["cell"])
             attrs["integrated"] = [str(name) for name in attrs["integrated"]]
-            columns = MERGED + (ANOMALOUS if attrs["anomalous"] else ())
-            merged = _read_table(handle["merged"], columns)
+            merged = _read_table(handle["merged"], _merged_columns(attrs, handle["merged"]))
             crystals = _read_table(handle["crystals"], CRYSTALS)
             partiality = {name: dataset[()] for name, dataset in handle["partiality"].items()}
         except (KeyError, OSError) as error:

@@ -166,6 +166,44 @@ def common(first, second, crystal, s_min=None, s_max=None):
     return first.take(rows_first), second.take(rows_second), s[rows_first]
 
 
+def matched_reference(data, reference, reference_operations, crystal):
+    """Reference intensities of the reflections of `data`, to be compared by `pair_table`.
+
+    Equivalents in the reference are averaged. Where the reference is merged in a higher symmetry than the data, its value
+    stands for each of the data's reflections that are equivalent there.
+
+    Parameters
+    ----------
+    data, reference : Reflections
+    reference_operations : ndarray of int, shape (m, 3, 3)
+        Point group of the reference.
+    crystal : Crystal
+        Of the data.
+
+    Returns
+    -------
+    Reflections
+    """
+    ours = {tuple(rotation.ravel()) for rotation in crystal.operations}
+    theirs = {tuple(rotation.ravel()) for rotation in reference_operations}
+    operations = reference_operations if ours <= theirs else crystal.operations
+    use = np.isfinite(reference.I) & np.isfinite(reference.sigI)
+    reference = reference.take(use)
+    keys, inverse = np.unique(reflection_key(asymmetric(reference.hkl, operations)[:, ::-1]), return_inverse=True)
+    if not len(keys):
+        return reference
+    count = np.bincount(inverse)
+    mean = np.bincount(inverse, weights=reference.I) / count
+    sigma = np.sqrt(np.bincount(inverse, weights=reference.sigI**2)) / count
+    n = np.bincount(inverse, weights=reference.n).astype(np.int64)
+    hkl = np.unique(asymmetric(data.hkl, crystal.operations), axis=0)
+    wanted = reflection_key(asymmetric(hkl, operations)[:, ::-1])
+    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    there = keys[place] == wanted
+    place = place[there]
+    return Reflections(hkl[there], mean[place], sigma[place], n[place])
+
+
 def repeated(hkl, operations):
     """Rows of two equivalent reflections of a list, or None where every reflection is unique in the point group."""
     key = reflection_key(asymmetric(hkl, operations)[:, ::-1])
