@@ -32,6 +32,8 @@ _AZIMUTH_SHIFT = 6
 assert FULL_TURN >> _AZIMUTH_SHIFT == 1024
 #: The part of a variance that is certainly not due to the reflection's own photons.
 _LEAST_BACKGROUND = 0.1
+#: The first scale is found from observations with at least so much of the curve's peak.
+_WELL_RECORDED = 0.2
 #: Residuals beyond so many standard deviations lose weight (Cauchy); beyond the second number the observation is rejected.
 CAUCHY = 3.0
 REJECTED = 8.0
@@ -201,7 +203,7 @@ def fit_block(
     fitted : uint8, shape (6,)
         Parameters to fit.
     steps : int
-        Evaluations of the cost.
+        Steps of the fit; with 0 only a first scale is found, as a ratio.
     robust : int
         Set the weights of the observations.
     quality : float64, shape (n_crystals, 4 + 6)
@@ -261,14 +263,17 @@ def fit_block(
             variance[i] = background + gain * g * mean[i] + uncertain * base * base * square + g * g * uncertainty[i]
             if height > 0.0:
                 used += 1
-                ratio_above += intensity[j] * g * mean[i] / variance[i]
-                ratio_below += (g * mean[i]) ** 2 / variance[i]
+                if steps == 0 and height > _WELL_RECORDED * curve[row, 0]:
+                    # neither the strongest nor the tails: each reflection counts about the same
+                    even = 1.0 / (g * mean[i] + np.sqrt(background))
+                    ratio_above += intensity[j] * even
+                    ratio_below += g * mean[i] * even
         quality[c, 0] = used
-        if used < 3 or ratio_below <= 0.0:
+        if used < 3 or (steps == 0 and ratio_below <= 0.0):
             quality[c, 1:] = 0.0
             continue
         if steps == 0:
-            # a first scale, in closed form: the others' variances hold for any scale, so do it twice
+            # a first scale, in closed form
             own_state[0] += np.log(min(max(ratio_above / ratio_below, 1e-3), 1e3))
         else:
             cost = _normal_equations(

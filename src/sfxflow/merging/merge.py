@@ -91,8 +91,9 @@ def merge_blocks(blocks, collector, settings, threads=1, progress=None):
     Merged
     """
     run = _Run(blocks, collector, settings, threads)
-    if not run.active.any() or not len(run.q):
-        return run.result("no observations: nothing was merged" if not collector.n_observations else "")
+    if not run.active.any():
+        found = "no lattice was found" if not len(run.state) else "no crystal has enough usable observations"
+        return run.result(found)
     for cycle in range(settings.cycles):
         run.cycle(cycle)
         if progress:
@@ -272,7 +273,7 @@ def _crystals(run):
         "rotation": run.state[:, 3:5],
         "energy": run.state[:, 5],
         "half": run.half + 1,
-        "n_observations": run.counts,
+        "n_observations": np.where(run.active > 0, run.counts - rejected, 0),
         "n_rejected": rejected,
         "status": [text or "merged" for text in run.status],
     }

@@ -9,6 +9,7 @@ import numpy as np
 from sfxflow.cell import reciprocal_matrix
 from sfxflow.errors import InputError
 from sfxflow.symmetry import reflection_from_key, reflection_key, to_asu
+from sfxflow.units import wavelength
 
 #: Columns of an observation: 21 bytes. `reflection` holds the number of the unique reflection, and `MINUS` for Friedel mates of it.
 COLUMNS = {
@@ -121,8 +122,10 @@ class Collector:
     Attributes
     ----------
     numbers : ReflectionNumbers
-    n_observations, n_absent, n_unusable : int
-        Kept; of absent reflections; not finite or without an uncertainty.
+    n_read, n_observations, n_absent, n_unusable : int
+        Given; kept; of absent reflections; not finite or without an uncertainty.
+    largest_d : float
+        Of all reflections given, angstrom.
     shape : list of ndarray, shape (n, 4)
         For each crystal R0^2, eta^2, (bandwidth lambda / 2)^2 and lambda.
     """
@@ -131,7 +134,8 @@ class Collector:
         self.numbers = ReflectionNumbers(group)
         self.cell = cell
         self.max_excitation = max_excitation
-        self.n_observations = self.n_absent = self.n_unusable = 0
+        self.n_read = self.n_observations = self.n_absent = self.n_unusable = 0
+        self.largest_d = 0.0
         self._reciprocal = reciprocal_matrix(cell)
         self._q_max = np.inf if d_min is None else 1.0 / d_min
         self._shapes, self._hashes, self._counts = [], [], []
@@ -155,14 +159,14 @@ class Collector:
         Block
         """
         n_crystals = len(crystals["photon_energy"])
-        wavelength = 12398.41984 / np.asarray(crystals["photon_energy"], float)
+        length = wavelength(np.asarray(crystals["photon_energy"], float))
         bandwidth = np.nan_to_num(np.asarray(crystals["bandwidth"], float))
         shape = np.stack(
             [
                 np.asarray(crystals["profile_radius"], float) ** 2,
                 np.nan_to_num(np.asarray(crystals["mosaicity"], float)) ** 2,
-                (bandwidth * wavelength / 2) ** 2,
-                wavelength,
+                (bandwidth * length / 2) ** 2,
+                length,
             ],
             axis=1,
         )
@@ -191,6 +195,9 @@ class Collector:
         usable &= np.isfinite(shape[owner]).all(axis=1)
         self.n_unusable += int(np.sum(~usable))
         q = np.linalg.norm(hkl @ self._reciprocal.T, axis=1)
+        self.n_read += len(q)
+        if np.any(q > 0):
+            self.largest_d = max(self.largest_d, float(1 / q[q > 0].min()))
         width = np.sqrt(shape[owner, 0] + shape[owner, 1] * q**2 + shape[owner, 2] * q**4)
         keep = usable & (q > 0) & (q <= self._q_max) & (np.abs(excitation) <= self.max_excitation * width)
         owner, hkl, intensity, sigma, excitation, polarisation = (

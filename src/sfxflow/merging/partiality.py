@@ -176,9 +176,7 @@ def estimate_spread(sums, previous):
         sums = np.broadcast_to(sums.sum(axis=(0, 1)), sums.shape)
     variance, _ = _on_nodes(centres, _estimated_spread(sums, curves), x)
     variance = np.maximum(_on_rows(variance), (_LEAST_SPREAD * previous.values) ** 2)
-    return PartialityCurve(
-        previous.model, previous.values, previous.slopes, variance, previous.q2_max, previous.x_max
-    )
+    return PartialityCurve(previous.model, previous.values, previous.slopes, variance, previous.q2_max, previous.x_max)
 
 
 def _estimated_spread(sums, curves):

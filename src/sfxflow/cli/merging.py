@@ -1,0 +1,173 @@
+"""Scale and merge integrated reflections.
+
+Scales, partialities, widths and orientations of the crystals are estimated from the data themselves (docs/merging.md). A dataset
+without a single lattice gives a merged file without reflections and a warning, so that the report can show it.
+"""
+
+import numpy as np
+
+from sfxflow.errors import InputError
+from sfxflow.io.cell_file import check_cell, read_cell
+from sfxflow.io.files import provenance_json
+from sfxflow.io.merged import write_merged
+from sfxflow.io.shards import Shards
+from sfxflow.io.table import open_chunk, read_rows
+from sfxflow.merging.merge import FEWEST_CRYSTALS_FOR_CURVE, merge_blocks
+from sfxflow.merging.observations import Collector
+from sfxflow.settings import settings_from_json
+from sfxflow.symmetry import space_group
+from sfxflow.units import wavelength
+
+_ROWS_AT_A_TIME = 1_000_000
+#: Relative deviation of the crystals' median cell lengths, and degrees, from which the dataset's cell is wrong.
+_CELL_LENGTH, _CELL_ANGLE = 0.05, 3.0
+_CRYSTAL_COLUMNS = ("frame", "reciprocal", "profile_radius", "mosaicity", "bandwidth", "cell")
+_REFLECTION_COLUMNS = ("crystal", "h", "k", "l", "I", "sigI", "excitation_error", "polarisation")
+
+
+def add_arguments(parser):
+    """Arguments of `sfxflow merging`."""
+    parser.add_argument("--integrated", nargs="+", required=True, metavar="FILE", help="chunk files with reflections")
+    parser.add_argument("--dataset", required=True, metavar="NAME", help="name of the dataset")
+    parser.add_argument("--cell", required=True, metavar="FILE", help="unit cell (.cell)")
+    parser.add_argument("--space-group", required=True, metavar="NAME", help="for example P43212 or 96")
+    parser.add_argument("--d-min", nargs="?", type=float, metavar="D", help="highest resolution to merge, angstrom")
+    parser.add_argument(
+        "--settings", default="", metavar="JSON", help="settings of the stage; the defaults where not given"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="threads to work with")
+    parser.add_argument("--output", required=True, metavar="FILE", help="merged file to write")
+
+
+def run(args):
+    """Read, merge, write."""
+    settings = settings_from_json("merging", args.settings)
+    group = space_group(args.space_group)
+    cell = read_cell(args.cell)
+    check_cell(cell, group, args.cell)
+    if args.d_min is not None and not args.d_min > 0:
+        raise InputError(f"--d-min {args.d_min}: a resolution in angstrom above 0 is expected")
+    collector = Collector(cell.parameters, group, args.d_min, settings.max_excitation)
+    with Shards(args.output) as shards:
+        origin, mean_wavelength = _collect(args.integrated, cell, collector, shards)
+        print(
+            f"{args.dataset}: {len(origin['chunk'])} crystals in {len(args.integrated)} files, "
+            f"{collector.n_observations} observations of {len(collector.numbers)} reflections"
+        )
+        if collector.n_read and not collector.n_observations:
+            raise InputError(_nothing_left(args, collector, settings))
+        merged = merge_blocks(shards, collector, settings, args.threads, progress=lambda line: print(line, flush=True))
+    _report(args, settings, merged)
+    crystals = {
+        name: merged.crystals[name] for name in ("scale", "B", "width", "n_observations", "n_rejected", "status")
+    }
+    # of the crystals as well, but not in the columns that every merger has
+    more = {f"crystal_{name}": merged.crystals[name] for name in ("rotation", "energy", "half")}
+    attrs = {
+        "provenance": provenance_json(vars(settings), [*args.integrated, args.cell]),
+        "dataset": args.dataset,
+        "space_group": group.xhm(),
+        "cell": cell.parameters,
+        "wavelength": mean_wavelength,
+        "anomalous": settings.anomalous,
+        "integrated": args.integrated,
+        "partiality_model": merged.model,
+        **{name: value for name, value in merged.summary.items() if isinstance(value, str | int | float)},
+    }
+    write_merged(args.output, merged.reflections, origin | crystals, merged.partiality | more, attrs)
+
+
+def _collect(paths, cell, collector, shards):
+    """All chunk files into shards; the origin (chunk, crystal) of each crystal, and the mean wavelength."""
+    chunk, row, wavelengths = [], [], []
+    n_crystals = 0
+    for number, path in enumerate(paths):
+        with open_chunk(path) as handle:
+            missing = [name for name in ("frames", "crystals", "reflections") if name not in handle]
+            if missing:
+                raise InputError(
+                    f"{path}: holds no {' and no '.join(missing)}; a file of integrated reflections is expected "
+                    "(a peak file has only frames)"
+                )
+            try:
+                energy = handle["frames/photon_energy"][()]
+                crystals = read_rows(handle["crystals"], columns=_CRYSTAL_COLUMNS)
+                crystals["photon_energy"] = energy[crystals["frame"]]
+                _check_crystals(path, crystals, cell)
+                for first, last, reflections in _pieces(path, handle["reflections"], len(crystals["frame"])):
+                    part = {name: values[first:last] for name, values in crystals.items()}
+                    shards.append(collector.add(part, reflections, n_crystals + first))
+            except (KeyError, OSError, IndexError) as error:
+                raise InputError(f"{path}: incomplete or damaged ({error}); remove it and run again") from None
+        n = len(crystals["frame"])
+        n_crystals += n
+        chunk.append(np.full(n, number))
+        row.append(np.arange(n))
+        wavelengths.append(wavelength(crystals["photon_energy"]))
+    origin = {"chunk": np.concatenate(chunk), "crystal": np.concatenate(row)}
+    return origin, float(np.mean(np.concatenate(wavelengths))) if n_crystals else float("nan")
+
+
+def _pieces(path, group, n_crystals):
+    """Rows of whole crystals, about `_ROWS_AT_A_TIME` together: first and last crystal, and columns with `crystal` from 0."""
+    owner = group["crystal"][()]
+    if np.any(np.diff(owner.astype(np.int64)) < 0) or (len(owner) and owner[-1] >= n_crystals):
+        raise InputError(f"{path}: reflections do not lie crystal after crystal; remove the file and run again")
+    starts = np.searchsorted(owner, np.arange(n_crystals + 1))
+    first = 0
+    while first < n_crystals:
+        last = max(first + 1, int(np.searchsorted(starts, starts[first] + _ROWS_AT_A_TIME, side="right")) - 1)
+        rows = read_rows(group, starts[first], starts[last], _REFLECTION_COLUMNS)
+        rows["crystal"] = rows["crystal"].astype(np.int64) - first
+        yield first, last, rows
+        first = last
+
+
+def _check_crystals(path, crystals, cell):
+    if not len(crystals["frame"]):
+        return
+    median = np.median(crystals["cell"], axis=0)
+    expected = np.array(cell.parameters)
+    lengths = np.abs(median[:3] / expected[:3] - 1)
+    angles = np.abs(median[3:] - expected[3:])
+    if np.any(lengths > _CELL_LENGTH) or np.any(angles > _CELL_ANGLE):
+        found = ", ".join(f"{value:.4g}" for value in median)
+        given = ", ".join(f"{value:.4g}" for value in expected)
+        raise InputError(
+            f"{path}: its crystals have the cell {found}, but --cell says {given}: merge with the cell that was indexed with"
+        )
+
+
+def _nothing_left(args, collector, settings):
+    if args.d_min is not None and collector.largest_d < args.d_min:
+        return (
+            f"--d-min {args.d_min}: no reflection has so low a resolution: the largest d is {collector.largest_d:.2f} angstrom; "
+            "give a smaller d_min"
+        )
+    return (
+        f"none of {collector.n_read} observations can be used: {collector.n_unusable} without a finite intensity, uncertainty or "
+        f"width, {collector.n_absent} of reflections that {args.space_group} makes absent, the others beyond "
+        f"max_excitation = {settings.max_excitation} widths or d_min"
+    )
+
+
+def _report(args, settings, merged):
+    summary = merged.summary
+    n = len(merged.reflections["I"])
+    print(f"{summary['n_crystals_merged']} of {summary['n_crystals']} crystals merged: {n} reflections")
+    reasons, counts = np.unique([text for text in merged.crystals["status"] if text != "merged"], return_counts=True)
+    for reason, count in zip(reasons, counts, strict=True):
+        print(f"{count} crystals left out: {reason}")
+    if summary["n_absent"] > 0:
+        print(
+            f"{summary['n_absent']} observations of absent reflections left out, mean I/sigma {summary['absent_mean_i_over_sigma']:.2f}"
+        )
+    if merged.model != settings.partiality:
+        print(
+            f"WARNING: {summary['n_crystals_merged']} crystals are fewer than the {FEWEST_CRYSTALS_FOR_CURVE} that tell the form of "
+            "the partiality curve: a Gaussian was taken instead of an empirical curve"
+        )
+    if n == 0:
+        print(
+            f"WARNING: nothing was merged for {args.dataset}: {summary['remark']}; {args.output} holds no reflections"
+        )
