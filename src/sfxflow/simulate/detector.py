@@ -119,10 +119,7 @@ def _assembled(settings, panels):
         photon_energy=ENERGY_PATH,
         clen=settings.clen,
         bandwidth=settings.bandwidth * full_width,
-        rigid_groups={
-            "groups": {p.name: [p.name] for p in panels},
-            "collections": {"panels": [p.name for p in panels]},
-        },
+        rigid_groups={"rigid_group_all": tuple(p.name for p in panels), "rigid_group_collection_modules": ("all",)},
     )
 
 

@@ -1,5 +1,7 @@
 """Frames with known truth: the interface of the simulator."""
 
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -199,3 +201,40 @@ def simulate_frame(experiment, index):
     # Poisson numbers of background and spots add up to a Poisson number of their sum.
     photons.ravel()[lit] += rng.poisson(expected.ravel()[lit]).astype(np.int32)
     return images.read_out(photons, experiment, rng), truth
+
+
+def simulate_many(experiment, n_frames, threads=1, finish=None):
+    """Frames 0 to `n_frames` in order, made by several threads.
+
+    Parameters
+    ----------
+    experiment : sfxflow.simulate.experiment.Experiment
+    n_frames : int
+    threads : int
+    finish : function of an image, optional
+        Runs in the threads; its result stands in place of the image.
+
+    Yields
+    ------
+    image or result of `finish`, truth
+    """
+
+    def make(index):
+        image, truth = simulate_frame(experiment, index)
+        return (finish(image) if finish else image), truth
+
+    # What all frames share is made once, before threads ask for it.
+    for shared in ("structure_factors", "planes", "background_levels", "bad_pixels_map"):
+        getattr(experiment, shared)
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque()
+        try:
+            for index in range(n_frames):
+                waiting.append(pool.submit(make, index))
+                if len(waiting) > 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

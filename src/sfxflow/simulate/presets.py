@@ -59,7 +59,7 @@ def preset(name, seed=0, **overrides):
     if name not in PRESETS:
         raise InputError(f"preset: {name!r} is not one of {', '.join(PRESETS)}")
     values = {"name": name, **PRESETS[name], "seed": seed, **overrides}
-    experiment = Experiment(**checked_values(Experiment, values, "simulate: "))
+    experiment = Experiment(**checked_values(Experiment, values, ""))
     _check_together(experiment)
     return experiment
 
@@ -68,7 +68,7 @@ def _check_together(experiment):
     group = experiment.gemmi_group
     if not gemmi.UnitCell(*experiment.cell_parameters).is_compatible_with_spacegroup(group):
         cell = " ".join(f"{value:g}" for value in experiment.cell_parameters)
-        raise InputError(f"simulate: the cell {cell} is impossible in space group {experiment.space_group}")
+        raise InputError(f"the cell {cell} is impossible in space group {experiment.space_group}")
     needs = {
         "negative": ("int16", "int32", "float32"),
         "largest": ("int16", "uint16", "int32", "uint32"),
@@ -77,6 +77,6 @@ def _check_together(experiment):
     allowed = needs.get(experiment.bad_pixels)
     if allowed and experiment.dtype not in allowed:
         raise InputError(
-            f"simulate: bad_pixels: {experiment.bad_pixels!r} is impossible in pixels of type {experiment.dtype};"
+            f"bad_pixels: {experiment.bad_pixels!r} is impossible in pixels of type {experiment.dtype};"
             f" choose dtype from {', '.join(allowed)}, or bad_pixels = mask"
         )

@@ -1,0 +1,366 @@
+"""Files of a simulated experiment: frames as CXI or NXmx, and the truth."""
+
+import contextlib
+import errno
+import os
+import re
+import zlib
+from datetime import UTC, datetime
+from pathlib import Path
+
+import h5py
+import hdf5plugin
+import numpy as np
+
+from sfxflow.errors import InputError
+from sfxflow.io.cell_file import write_cell
+from sfxflow.io.files import provenance_json, written_whole
+from sfxflow.io.geom_text import write_geom
+from sfxflow.io.hkl import write_hkl
+from sfxflow.simulate.detector import DATA_PATH, ENERGY_PATH, MASK_PATH
+from sfxflow.units import wavelength
+
+FORMATS = ("cxi", "nxmx", "nxmx_links")
+COMPRESSIONS = ("gzip", "bitshuffle", "none")
+
+_TRUTH_COLUMNS = (
+    "frame",
+    "file",
+    "event",
+    "kind",
+    "photon_energy_eV",
+    "background",
+    "n_lattices",
+    "lattice",
+    "scale",
+    "B",
+    "R0",
+    "mosaicity",
+    *(f"{axis}star_{component}" for axis in "abc" for component in "xyz"),
+)
+_NOTES = {
+    "background": "mean photons per pixel",
+    "scale": "G: photons of a full reflection for one squared electron",
+    "B": "square angstrom: intensities fall by exp(-B / (2 d^2))",
+    "R0": "1/angstrom",
+    "mosaicity": "radian",
+    "astar_x ... cstar_z": "reciprocal axes in the laboratory, 1/angstrom",
+}
+
+
+class SimulatedFiles:
+    """Writes the files of a simulated experiment into a folder; used as a context, it removes what it wrote if that fails.
+
+    Parameters
+    ----------
+    folder : path-like
+    experiment : sfxflow.simulate.experiment.Experiment
+    n_frames : int
+    layout : str
+        One of `FORMATS`: CXI; NXmx, the master a virtual data set; NXmx, the master with a link to each data file.
+    compression : str
+        One of `COMPRESSIONS`.
+    frames_per_file : int
+    settings : dict
+        For the provenance.
+
+    Raises
+    ------
+    InputError
+        The folder can't be made, or holds frames that this experiment would leave standing beside its own.
+    """
+
+    def __init__(
+        self, folder, experiment, n_frames, layout="cxi", compression="gzip", frames_per_file=1000, settings=None
+    ):
+        self.folder = Path(folder)
+        self.experiment = experiment
+        self.n_frames = n_frames
+        self.layout = layout
+        self.compression = compression
+        self.frames_per_file = frames_per_file
+        self.provenance = provenance_json(settings)
+        n_files = -(-n_frames // frames_per_file)
+        if layout == "cxi":
+            self._data_names = [f"frames_{number:02d}.h5" for number in range(n_files)]
+        else:
+            self._data_names = [f"data_{number + 1:06d}.h5" for number in range(n_files)]
+        self._written, self._truth = [], []
+        self._make_folder()
+
+    def _make_folder(self):
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise InputError(f"--output {self.folder}: is a file, or lies below one; a folder is expected") from None
+        except OSError as error:
+            raise InputError(f"--output {self.folder}: the folder can't be made ({error.strerror})") from None
+        if not os.access(self.folder, os.W_OK | os.X_OK):
+            raise InputError(f"--output {self.folder}: no permission to write into this folder")
+        own = {*self._data_names, "frames_master.h5"}
+        others = [
+            path.name
+            for path in sorted(self.folder.iterdir())
+            if re.fullmatch(r"frames_\d+\.h5|frames_master\.h5|data_\d{6}\.h5", path.name) and path.name not in own
+        ]
+        if others:
+            raise InputError(
+                f"--output {self.folder}: holds {others[0]} of another simulation, which would stay beside this one;"
+                " remove it or choose another folder"
+            )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if kind is not None:
+            for path in self._written:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+    def encoded(self, image):
+        """A frame as the bytes of its HDF5 chunk where that can be made outside HDF5, which works on one frame at a time only."""
+        if self.compression != "gzip":
+            return image
+        little_endian = image.astype(image.dtype.newbyteorder("<"), copy=False)
+        shuffled = little_endian.view(np.uint8).reshape(-1, image.dtype.itemsize).T
+        return zlib.compress(np.ascontiguousarray(shuffled), 1)
+
+    def write(self, frames):
+        """Write everything.
+
+        Parameters
+        ----------
+        frames : iterable of (bytes or ndarray, FrameTruth)
+            In order; frames as `encoded` gives them.
+        """
+        frames = iter(frames)
+        energies = []
+        for number, name in enumerate(self._data_names):
+            first = number * self.frames_per_file
+            n = min(self.frames_per_file, self.n_frames - first)
+            with self._file(name) as handle:
+                energies.append(self._write_frames(handle, name, frames, first, n))
+                if self.layout == "cxi":
+                    self._write_cxi(handle, energies[-1])
+        if self.layout != "cxi":
+            with self._file("frames_master.h5") as handle:
+                self._write_master(handle, np.concatenate(energies))
+        self._write_texts()
+
+    @contextlib.contextmanager
+    def _file(self, name):
+        """An HDF5 file, written whole; a full disk is an OSError of that name."""
+        path = self.folder / name
+        try:
+            with written_whole(path) as temporary, h5py.File(temporary, "w", libver=("v110", "v110")) as handle:
+                handle.attrs["provenance"] = self.provenance
+                yield handle
+        except (OSError, RuntimeError) as error:
+            number = re.search(r"errno = (\d+)", str(error))
+            if number and int(number[1]) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+                raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
+            raise
+        self._written.append(path)
+
+    def _write_frames(self, handle, name, frames, first, n):
+        """Frames `first` to `first + n`; returns their photon energies."""
+        shape = self.experiment.detector.shape
+        path = DATA_PATH if self.layout == "cxi" else "/entry/data/data"
+        filters = {"gzip": {"compression": "gzip", "compression_opts": 1, "shuffle": True}, "none": {}}
+        filters = filters.get(self.compression) or (hdf5plugin.Bitshuffle() if self.compression == "bitshuffle" else {})
+        data = handle.create_dataset(path, (n, *shape), self.experiment.dtype, chunks=(1, *shape), **filters)
+        data.attrs["units"] = f"{self.experiment.adu_per_photon:g} per photon"
+        master = name if self.layout == "cxi" else "frames_master.h5"
+        energies = np.empty(n)
+        for i in range(n):
+            frame, truth = next(frames)
+            if isinstance(frame, bytes):
+                data.id.write_direct_chunk((i, 0, 0), frame)
+            else:
+                data[i] = frame
+            energies[i] = truth.photon_energy
+            event = i if self.layout == "cxi" else first + i
+            self._truth += _truth_rows(truth, master, f"//{event}")
+        return energies
+
+    def _write_cxi(self, handle, energies):
+        handle["cxi_version"] = 150
+        handle[DATA_PATH].attrs["axes"] = "experiment_identifier:y:x"
+        handle.create_dataset(MASK_PATH, data=self._mask().astype(np.uint8), compression="gzip", shuffle=True)
+        handle[MASK_PATH].attrs["meaning"] = "1 is a bad pixel"
+        handle[ENERGY_PATH] = energies
+        handle[ENERGY_PATH].attrs["units"] = "eV"
+        source = handle[ENERGY_PATH].parent
+        source["energy"] = energies * 1.602176634e-19
+        source["energy"].attrs["units"] = "J"
+        detector = handle.create_group("/entry_1/instrument_1/detector_1")
+        detector["distance"] = self.experiment.clen
+        detector["distance"].attrs["units"] = "m"
+        for axis in "xy":
+            detector[f"{axis}_pixel_size"] = self.experiment.pixel_size
+            detector[f"{axis}_pixel_size"].attrs["units"] = "m"
+        detector["data"] = h5py.SoftLink(DATA_PATH)
+        detector["mask"] = h5py.SoftLink(MASK_PATH)
+
+    def _mask(self):
+        return self.experiment.bad_pixels_map.known
+
+    def _write_master(self, handle, energies):
+        experiment = self.experiment
+        entry = _group(handle, "entry", "NXentry")
+        entry["definition"] = "NXmx"
+        entry["definition"].attrs["version"] = "1.0"
+        entry["start_time"] = datetime.now(UTC).isoformat(timespec="seconds")
+        entry["title"] = f"simulated {experiment.name}"
+        handle.attrs["default"] = "entry"
+        self._link_frames(_group(entry, "data", "NXdata"))
+        _group(entry, "source", "NXsource")["name"] = "simulated X-ray source"
+        sample = _group(entry, "sample", "NXsample")
+        sample["name"] = experiment.name
+        sample["depends_on"] = "."
+        instrument = _group(entry, "instrument", "NXinstrument")
+        instrument["name"] = "sfxflow simulate"
+        beam = _group(instrument, "beam", "NXbeam")
+        _quantity(beam, "incident_wavelength", wavelength(energies), "angstrom")
+        full_width = experiment.detector.bandwidth * wavelength(experiment.photon_energy)
+        _quantity(beam, "incident_wavelength_spread", full_width, "angstrom")
+        sample["beam"] = h5py.SoftLink("/entry/instrument/beam")
+        self._write_detector(_group(instrument, "detector", "NXdetector"))
+
+    def _link_frames(self, group):
+        experiment = self.experiment
+        shape = (self.n_frames, *experiment.detector.shape)
+        group.attrs["signal"] = "data" if self.layout == "nxmx" else "data_000001"
+        sizes = [min(self.frames_per_file, self.n_frames - i) for i in range(0, self.n_frames, self.frames_per_file)]
+        if self.layout == "nxmx_links":
+            for name in self._data_names:
+                group[name.removesuffix(".h5")] = h5py.ExternalLink(name, "/entry/data/data")
+            return
+        layout = h5py.VirtualLayout(shape, experiment.dtype)
+        first = 0
+        for name, n in zip(self._data_names, sizes, strict=True):
+            layout[first : first + n] = h5py.VirtualSource(name, "/entry/data/data", (n, *shape[1:]), experiment.dtype)
+            first += n
+        group.create_virtual_dataset("data", layout)
+
+    def _write_detector(self, group):
+        experiment = self.experiment
+        detector = experiment.detector
+        for axis in "xy":
+            _quantity(group, f"{axis}_pixel_size", experiment.pixel_size, "m")
+        _quantity(group, "distance", detector.clen, "m")
+        _quantity(group, "sensor_thickness", 4.5e-4, "m")
+        group["sensor_material"] = "Si"
+        group["description"] = "simulated pixel detector"
+        group["saturation_value"] = _rounded_up(experiment.saturation * experiment.adu_per_photon, experiment.dtype)
+        if experiment.bad_pixels == "negative":
+            group["underload_value"] = 0
+        group.create_dataset("pixel_mask", data=self._mask().astype(np.uint32), compression="gzip", shuffle=True)
+        group["depends_on"] = f"{group.name}/transformations/camera_length"
+        transformations = _group(group, "transformations", "NXtransformations")
+        length = _quantity(transformations, "camera_length", detector.clen, "m")
+        length.attrs.update(transformation_type="translation", vector=(0.0, 0.0, 1.0), depends_on=".")
+        for number, panel in enumerate(detector.panels):
+            module = _group(group, f"module_{number:02d}", "NXdetector_module")
+            module["data_origin"] = np.array([panel.min_ss, panel.min_fs])
+            module["data_size"] = np.array([panel.n_ss, panel.n_fs])
+            offset = _quantity(module, "module_offset", float(np.linalg.norm(panel.origin)), "m")
+            offset.attrs.update(
+                transformation_type="translation",
+                vector=np.array(panel.origin) / np.linalg.norm(panel.origin),
+                depends_on=length.name,
+            )
+            for name, step in (("fast_pixel_direction", panel.fs), ("slow_pixel_direction", panel.ss)):
+                direction = _quantity(module, name, float(np.linalg.norm(step)), "m")
+                direction.attrs.update(
+                    transformation_type="translation",
+                    vector=np.array(step) / np.linalg.norm(step),
+                    offset=(0.0, 0.0, 0.0),
+                    offset_units="m",
+                    depends_on=offset.name,
+                )
+
+    def _write_texts(self):
+        """Geometry, cell and truth; the table of the frames last: where it is, everything is."""
+        experiment = self.experiment
+        notes = (f"simulated {experiment.name}; exactly what the simulation had", self.provenance)
+        if self.layout == "cxi":
+            self._text("detector.geom", lambda path: write_geom(path, experiment.detector, notes))
+        else:
+            (self.folder / "detector.geom").unlink(missing_ok=True)
+        self._text(f"{experiment.name}.cell", lambda path: self._write_cell(path))
+        factors = experiment.structure_factors
+        n = len(factors.unique)
+        self._text(
+            "truth.hkl",
+            lambda path: write_hkl(
+                path,
+                experiment.gemmi_group.laue_str(),
+                factors.unique,
+                factors.unique_intensity,
+                np.zeros(n),
+                np.ones(n, dtype=int),
+                ("F squared of the simulated crystal, electron^2", self.provenance),
+            ),
+        )
+        self._text("truth.tsv", self._write_truth)
+
+    def _text(self, name, write):
+        write(self.folder / name)
+        self._written.append(self.folder / name)
+
+    def _write_cell(self, path):
+        write_cell(path, self.experiment.unit_cell)
+        with open(path, "a", encoding="utf-8") as handle:
+            handle.write(f"; {self.provenance}\n")
+
+    def _write_truth(self, path):
+        with written_whole(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as handle:
+            handle.write(f"# {self.provenance}\n")
+            handle.write("".join(f"# {name}: {meaning}\n" for name, meaning in _NOTES.items()))
+            handle.write("\t".join(_TRUTH_COLUMNS) + "\n")
+            handle.writelines("\t".join(row) + "\n" for row in self._truth)
+
+
+def _group(parent, name, nx_class):
+    group = parent.create_group(name)
+    group.attrs["NX_class"] = nx_class
+    return group
+
+
+def _quantity(group, name, value, unit):
+    group[name] = value
+    group[name].attrs["units"] = unit
+    return group[name]
+
+
+def _rounded_up(value, dtype):
+    return float(value) if dtype == "float32" else int(np.ceil(value))
+
+
+def _truth_rows(truth, file, event):
+    """One row a lattice; a blank has one row, its lattice 'none'."""
+    frame = [
+        str(truth.index),
+        file,
+        event,
+        truth.kind,
+        f"{truth.photon_energy:.4f}",
+        f"{truth.background:.5f}",
+        str(len(truth.lattices)),
+    ]
+    if not truth.lattices:
+        return [[*frame, "none", *["nan"] * (len(_TRUTH_COLUMNS) - len(frame) - 1)]]
+    return [
+        [
+            *frame,
+            str(number),
+            f"{lattice.scale:.6e}",
+            f"{lattice.b_factor:.4f}",
+            f"{lattice.profile_radius:.6e}",
+            f"{lattice.mosaicity:.6e}",
+            *(f"{value:.10e}" for value in lattice.reciprocal.T.ravel()),
+        ]
+        for number, lattice in enumerate(truth.lattices)
+    ]
