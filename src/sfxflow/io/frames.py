@@ -83,7 +83,7 @@ def matching_files(pattern):
     pattern = str(pattern)
     if os.path.exists(pattern) or not glob.has_magic(pattern):
         return [pattern]
-    files = sorted(name for name in glob.glob(pattern, recursive=True) if not os.path.isdir(name))
+    files = sorted(name for name in glob.glob(pattern) if not os.path.isdir(name))
     if not files:
         raise InputError(f"{pattern}: no file matches; check the folder (now in {os.getcwd()}) and the spelling")
     return files
@@ -107,6 +107,10 @@ class Frames:
         True where pixels are good on all frames: the geometry's panels, bad regions and static masks, and the user's mask.
     valid_range : tuple of float
         A pixel v is valid if low <= v <= high; NaN is not.
+    dtype : numpy.dtype
+        Of the frames, in the machine's byte order.
+    pixels_in_file : int
+        Pixels of a frame in the file, whether the geometry has them or not.
     """
 
     def __init__(self, files, detector, extra=None):
@@ -121,6 +125,7 @@ class Frames:
             raise InputError(f"{self.files[0]}: holds no frames")
         first = self._reader(0)
         self.dtype = first.dtype
+        self.pixels_in_file = first.pixels_in_file
         self._static, self._per_event = self._sorted_masks(first)
         own = self._own_mask(first)
         self.mask = geometry_mask(detector) & own
@@ -298,6 +303,7 @@ class ImageFrame:
         self._array = image_array(path)
         self.frame_shape = self._array.shape
         self.dtype = self._array.dtype.newbyteorder("=")
+        self.pixels_in_file = self._array.size
         rows, columns = detector.shape
         datasets = {(p.data, tuple(d for d in p.dims if isinstance(d, int))) for p in detector.panels}
         if len(datasets) > 1:

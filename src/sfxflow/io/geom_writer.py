@@ -22,16 +22,17 @@ def write_geom(target, detector, provenance=None):
     A mask file that was found beside the geometry file is written with its full path, so that every program finds it.
     """
     lines = [f"; provenance: {provenance or provenance_json()}", "", *_beam(detector), ""]
-    settings = [_panel_settings(panel) for panel in detector.panels]
+    scales = _pixels_per_metre(detector.panels)
+    settings = [_panel_settings(panel, res) for panel, res in zip(detector.panels, scales, strict=True)]
     shared = [line for line in settings[0] if all(line in other for other in settings)]
     shared = _whole_groups(shared, settings)
     lines += shared
     for region in detector.bad_regions:
         lines += ["", *_region(region)]
-    for panel, own in zip(detector.panels, settings, strict=True):
+    for panel, own, res in zip(detector.panels, settings, scales, strict=True):
         lines.append("")
         lines += [f"{panel.name}/{line}" for line in own if line not in shared]
-        lines += [f"{panel.name}/{line}" for line in _place(panel)]
+        lines += [f"{panel.name}/{line}" for line in _place(panel, res)]
     lines.append("")
     lines += [f"{name} = {','.join(members)}" for name, members in detector.rigid_groups.items()]
     text = "\n".join(lines).rstrip() + "\n"
@@ -79,14 +80,17 @@ def _unit(scale, units, meaning):
     raise ValueError(f"a geometry file has no unit for a {meaning} that is {scale} times the usual one")
 
 
-def _pixels_per_metre(panel):
-    """`res`; fs and ss are written in units of it, so its last digits do not matter."""
-    return float(f"{1.0 / np.linalg.norm(panel.fs):.10g}")
+def _pixels_per_metre(panels):
+    """`res` of each panel; the same for all where it may be, for fs and ss are written in units of it."""
+    exact = np.array([1.0 / np.linalg.norm(panel.fs) for panel in panels])
+    if np.ptp(exact) < 1e-4 * exact[0]:
+        exact[:] = np.median(exact)
+    return [float(f"{res:.10g}") for res in exact]
 
 
-def _panel_settings(panel):
+def _panel_settings(panel, res):
     """Lines of a panel that others may share."""
-    lines = [f"res = {_number(_pixels_per_metre(panel))}", f"data = {panel.data}"]
+    lines = [f"res = {_number(res)}", f"data = {panel.data}"]
     lines += [f"dim{n} = {dim}" for n, dim in enumerate(panel.dims)]
     if panel.adu_per_photon is not None:
         lines.append(f"adu_per_photon = {_number(panel.adu_per_photon)}")
@@ -117,11 +121,10 @@ def _whole_groups(shared, settings):
     return kept
 
 
-def _place(panel):
-    res = _pixels_per_metre(panel)
+def _place(panel, res):
     lines = [f"{key} = {getattr(panel, key)}" for key in ("min_fs", "max_fs", "min_ss", "max_ss")]
     for key, step in (("fs", panel.fs), ("ss", panel.ss)):
-        terms = [f"{component * res:+.16g}{axis}" for component, axis in zip(step, "xyz", strict=True)]
+        terms = [f"{component * res:+.16f}{axis}" for component, axis in zip(step, "xyz", strict=True)]
         lines.append(f"{key} = {' '.join(terms)}")
     lines += [
         f"corner_{axis} = {_number(position * res)}" for axis, position in zip("xy", panel.origin[:2], strict=True)

@@ -110,3 +110,37 @@ def listing(handle):
     described = [text for _, _, text in sorted(found)]
     more = f" and {len(described) - _MOST_LISTED} more" if len(described) > _MOST_LISTED else ""
     return ", ".join(described[:_MOST_LISTED]) + more
+
+
+def linked_files(path):
+    """Files that an HDF5 file takes data from, by external links or virtual data sets.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    list of str
+        Without repetition; empty for what is not HDF5.
+    """
+    if not h5py.is_hdf5(path):
+        return []
+    folder = os.path.dirname(str(path))
+    found = {}
+    with open_hdf5(path) as handle:
+        # visititems does not follow external links, so those are looked for group by group.
+        groups = [handle]
+        while groups:
+            group = groups.pop()
+            for name in group:
+                link = group.get(name, getlink=True)
+                if isinstance(link, h5py.ExternalLink):
+                    found[os.path.join(folder, link.filename)] = True
+                elif isinstance(link, h5py.HardLink):
+                    thing = group[name]
+                    if isinstance(thing, h5py.Group):
+                        groups.append(thing)
+                    elif isinstance(thing, h5py.Dataset) and thing.is_virtual:
+                        found |= {os.path.join(folder, source.file_name): True for source in thing.virtual_sources()}
+    return list(found)

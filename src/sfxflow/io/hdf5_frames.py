@@ -56,7 +56,9 @@ class Hdf5Frames:
     ----------
     n_frames : int
     frame_shape : tuple of int
-        Rows and columns of a plane of the first dataset in the file.
+        Rows and columns of a plane in the file.
+    pixels_in_file : int
+        Pixels of all planes that belong to a frame.
 
     Raises
     ------
@@ -156,6 +158,7 @@ class Hdf5Frames:
                     f"{where}: the shape is {dataset.shape}, but panel {block.last_panel} has the index {dim}"
                 )
         self.frame_shape = (rows, columns)
+        self.pixels_in_file = rows * columns * len(self._blocks)
         return dataset.shape
 
     def _event(self, i):

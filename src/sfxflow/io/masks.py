@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 
 from sfxflow.errors import InputError
-from sfxflow.io.hdf5 import dataset_at, listing, open_hdf5, unreadable
+from sfxflow.io.hdf5 import listing, open_hdf5, unreadable
 
 
 def geometry_mask(detector):
@@ -168,7 +168,8 @@ def extra_mask(given, detector, frame_shape=None):
     Parameters
     ----------
     given : str
-        An image (.npy, CBF, EDF, TIFF, ...) or an HDF5 file; 'FILE:/dataset' chooses a dataset. Pixels are bad where it is not 0.
+        An image (.npy, CBF, EDF, TIFF, ...), or an HDF5 file with one array, or with one called mask or pixel_mask. Pixels are bad
+        where it is not 0.
     detector : Detector
     frame_shape : tuple of int, optional
         Shape of the file's frames, where they are larger than what the geometry covers.
@@ -182,15 +183,12 @@ def extra_mask(given, detector, frame_shape=None):
     InputError
         The file can't be read, or has another shape.
     """
-    path, colon, dataset = str(given).rpartition(":/")
-    if not colon:
-        path, dataset = str(given), None
+    path = str(given)
     if h5py.is_hdf5(path):
         with open_hdf5(path) as handle:
-            found = dataset_at(handle, f"/{dataset}", "mask") if dataset else _only_mask(handle, path)
-            values, name = found[()], f"{path}:{found.name}"
+            values = _only_mask(handle, path)[()]
     else:
-        values, name = image_array(path), path
+        values = image_array(path)
     values = np.squeeze(values)
     rows, columns = detector.shape
     if frame_shape is not None and values.shape == tuple(frame_shape):
@@ -199,7 +197,7 @@ def extra_mask(given, detector, frame_shape=None):
         values = values.reshape(-1, columns)
     if values.shape != detector.shape:
         raise InputError(
-            f"{name}: the mask has the shape {np.shape(values)} (ss, fs), the geometry needs {detector.shape}; "
+            f"{path}: the mask has the shape {np.shape(values)} (ss, fs), the geometry needs {detector.shape}; "
             "a mask that is made for these frames is expected"
         )
     return values == 0
@@ -214,7 +212,9 @@ def _only_mask(handle, path):
     if len(found) > 1:
         found = [dataset for dataset in found if dataset.name.rsplit("/", 1)[-1] in ("mask", "pixel_mask")]
     if len(found) != 1:
-        raise InputError(f"{path}: which dataset is the mask? Write {path}:/path/of/it; the file has {listing(handle)}")
+        raise InputError(
+            f"{path}: which array is the mask? One array, or one called mask or pixel_mask, is expected; the file has {listing(handle)}"
+        )
     return found[0]
 
 
