@@ -62,6 +62,13 @@ def checked(data, schema, where):
     return data
 
 
+def require_order(section, low, high):
+    """Two limits that are both set must stand the right way round."""
+    first, second = config[section][low], config[section][high]
+    if first is not None and second is not None and first > second:
+        raise WorkflowError(f"{CONFIG}: {section}: {low} ({first}) must not be above {high} ({second})")
+
+
 def settings(stage):
     """Settings of one stage as JSON with sorted keys: Snakemake compares parameters without their names."""
     values = config[stage]
@@ -235,6 +242,11 @@ CONFIG = workflow.configfiles[-1] if workflow.configfiles else "config"
 # A section whose keys are all commented out is an empty one.
 config |= {key: {} for key, value in config.items() if value is None and key != "runs"}
 checked(config, "../schemas/config.schema.yaml", CONFIG)
+require_order("peaks", "min_res", "max_res")
+require_order("peaks", "min_pix_count", "max_pix_count")
+require_order("integration", "inner_radius", "middle_radius")
+require_order("integration", "middle_radius", "outer_radius")
+require_order("figures_of_merit", "d_min", "d_max")
 
 # Files that example.smk simulates: they need not be there when the workflow starts.
 EXAMPLE_FRAMES = 240
