@@ -141,11 +141,14 @@ def radius_in_pixels(arrays, panel, clen):
     i_ss = np.arange(end_ss - first_ss)[:, None] + 0.5
     origin, fs, ss = arrays.origin[panel], arrays.fs[panel], arrays.ss[panel]
     x, y, z = (origin[k] + i_fs * fs[k] + i_ss * ss[k] for k in range(3))
-    two_theta = np.arctan2(np.hypot(x, y), z + clen)
+    across, along = np.hypot(x, y), z + clen
+    scale = clen / np.linalg.norm(fs)
     limit = _TANGENT_UP_TO
+    if np.all(along > 0.0) and np.all(across <= np.tan(limit) * along):
+        return across / along * scale
+    two_theta = np.arctan2(across, along)
     beyond = np.tan(limit) + (two_theta - limit) / np.cos(limit) ** 2
-    radius = np.where(two_theta < limit, np.tan(np.minimum(two_theta, limit)), beyond)
-    return radius * clen / np.linalg.norm(fs)
+    return np.where(two_theta < limit, np.tan(np.minimum(two_theta, limit)), beyond) * scale
 
 
 def _radial_bins(arrays, good, clen):

@@ -5,7 +5,7 @@ from numba import njit
 
 from sfxflow.errors import InputError
 from sfxflow.peaks.prepare import BLOCK, BLOCK_BAD, BLOCK_GOOD
-from sfxflow.peaks.threshold import bin_statistics, bin_thresholds, gain_from_statistics, smoothed
+from sfxflow.peaks.threshold import bin_thresholds, frame_statistics, smoothed
 
 #: A peak. fs, ss: slab coordinates in pixels, corner-based; intensity, maximum, background: detector units.
 PEAK = np.dtype(
@@ -77,9 +77,7 @@ def search_peaks(data, prepared, settings, valid_range=(-np.inf, np.inf), good=N
     """
     data, good = _checked(data, prepared, good)
     valid_range = _finite(valid_range)
-    statistics = bin_statistics(data, prepared, valid_range, good)
-    if gain is None:
-        gain = gain_from_statistics(*statistics)
+    statistics, gain = frame_statistics(data, prepared, valid_range, good, gain)
     mean, variance = smoothed(*statistics)
     limits = bin_thresholds(mean, variance, gain, settings, prepared.bin_width)
     # The extra bin at the end is that of the bad pixels: nothing exceeds its threshold.

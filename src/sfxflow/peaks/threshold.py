@@ -11,7 +11,7 @@ _CLIP_CYCLES = 5
 _SMOOTHING = np.array([1.0, 2.0, 3.0, 2.0, 1.0])
 
 
-def bin_statistics(data, prepared, valid_range, good=None):
+def bin_statistics(data, prepared, valid_range, good=None, gain=0.0):
     """Mean and variance of the background in each radial bin, from the sampled pixels.
 
     Parameters
@@ -23,16 +23,21 @@ def bin_statistics(data, prepared, valid_range, good=None):
         Values outside, and NaN, are not used; both ends are valid.
     good : ndarray of bool, shape (n_ss, n_fs), optional
         Pixels that are good in this frame.
+    gain : float
+        Detector units a photon, as far as it is known. Where there are few photons, a limit without their skewness would take all
+        of them for outliers.
 
     Returns
     -------
     mean, squares, count : ndarray of float64, shape (n_bins,)
         Mean, sum of squared deviations from it, and number of the values that were left after clipping at 4 standard deviations
-        (at most five times).
+        (upwards with the skewness of Poisson noise; at most five times).
     """
     good = np.zeros(0, dtype=np.bool_) if good is None else good.ravel()
     low, high = valid_range
-    return _clipped_statistics(data.ravel(), prepared.sample, prepared.sample_start, float(low), float(high), good)
+    return _clipped_statistics(
+        data.ravel(), prepared.sample, prepared.sample_start, float(low), float(high), good, float(gain)
+    )
 
 
 # The values are finite here, so that only the order of the additions is left to the compiler.
@@ -51,7 +56,7 @@ def _sums_between(values, n, low, high, origin):
 
 
 @njit(cache=True)
-def _clipped_statistics(data, sample, start, lowest, highest, good):
+def _clipped_statistics(data, sample, start, lowest, highest, good, gain):
     n_bins = start.size - 1
     mean = np.zeros(n_bins)
     squares = np.zeros(n_bins)
@@ -70,11 +75,16 @@ def _clipped_statistics(data, sample, start, lowest, highest, good):
                 n += 1
         low, high = -np.inf, np.inf
         n_before = -1
-        # Deviations from a value near the mean keep the sums small, so that nothing cancels out.
-        origin = values[0] if n else np.float32(0.0)
         for _ in range(_CLIP_CYCLES):
+            # Deviations from one of the values keep the sums small, so that nothing cancels out; equal values have exactly none.
+            first = 0
+            while first < n and not (values[first] > low and values[first] < high):
+                first += 1
+            if first == n:
+                break
+            origin = values[first]
             total, total_squares, n_used = _sums_between(values, n, low, high, origin)
-            if n_used == 0 or n_used == n_before:
+            if n_used == n_before:
                 break
             n_before = n_used
             shift = total / n_used
@@ -83,8 +93,7 @@ def _clipped_statistics(data, sample, start, lowest, highest, good):
             count[b] = n_used
             # Half a millionth of the mean keeps equal values inside when the standard deviation is zero.
             reach = _CLIP_AT * np.sqrt(squares[b] / n_used) + 1e-6 * abs(mean[b]) + 1e-30
-            low, high = mean[b] - reach, mean[b] + reach
-            origin = np.float32(mean[b])
+            low, high = mean[b] - reach, mean[b] + reach + gain * (_CLIP_AT**2 - 1.0) / 6.0
     return mean, squares, count
 
 
@@ -157,9 +166,43 @@ def gain_from_statistics(mean, squares, count):
     return float(np.clip(through_origin, 0.0, np.sqrt(typical)))
 
 
+def frame_statistics(data, prepared, valid_range=(-np.inf, np.inf), good=None, gain=None):
+    """Statistics of the background of one frame, and the gain that goes with them.
+
+    Parameters
+    ----------
+    data, prepared, valid_range, good
+        As in `bin_statistics`.
+    gain : float, optional
+        Detector units a photon, where it is known.
+
+    Returns
+    -------
+    statistics : tuple of ndarray
+        As `bin_statistics` gives them.
+    gain : float
+        The given one, or the estimate of `gain_from_statistics`. In a frame that is empty but for single photons that estimate has nothing
+        to work on, and the median step above the background stands in. Whole numbers have a gain of 1 at least: a step can't be smaller.
+    """
+    if gain is not None:
+        return bin_statistics(data, prepared, valid_range, good, gain), float(gain)
+    smallest = 1.0 if data.dtype.kind in "iu" else 0.0
+    statistics = bin_statistics(data, prepared, valid_range, good, smallest)
+    mean, squares, count = statistics
+    if 2 * np.count_nonzero(squares > 0.0) > np.count_nonzero(count):
+        return statistics, max(gain_from_statistics(mean, squares, count), smallest)
+    values = data.ravel()[prepared.sample]
+    steps = values - np.repeat(mean, np.diff(prepared.sample_start))
+    usable = (values >= valid_range[0]) & (values <= valid_range[1]) & (steps > 0.0)
+    if good is not None:
+        usable &= good.ravel()[prepared.sample]
+    step = float(np.median(steps[usable])) if usable.any() else 0.0
+    return statistics, max(step, smallest)
+
+
 def estimate_gain(data, prepared, valid_range=(-np.inf, np.inf), good=None):
-    """Gain of one frame in detector units a photon (`gain_from_statistics` of its `bin_statistics`, where the parameters are)."""
-    return gain_from_statistics(*bin_statistics(np.ascontiguousarray(data), prepared, valid_range, good))
+    """Gain of one frame in detector units a photon (that of `frame_statistics`, where the parameters are)."""
+    return frame_statistics(np.ascontiguousarray(data), prepared, valid_range, good)[1]
 
 
 def bin_thresholds(mean, variance, gain, settings, bin_width=1.0):
