@@ -87,3 +87,28 @@ def reflection_from_key(key):
     """The inverse of `reflection_key`: ndarray of int32, shape (n, 3)."""
     key = np.asarray(key, dtype=np.int64)
     return np.stack([(key & 2047) - 1024, ((key >> 11) & 2047) - 1024, (key >> 22) - 1024], axis=1).astype(np.int32)
+
+
+def free_flags(hkl, group, fraction):
+    """Free-R flags that depend on the reflection alone: 0 is free, 1 to 1 / fraction - 1 are not (CCP4's convention).
+
+    Parameters
+    ----------
+    hkl : array_like of int, shape (n, 3)
+    group : gemmi.SpaceGroup
+        Equivalents in its Laue group get the same flag.
+    fraction : float
+        Of free reflections, above 0 and not above 0.5.
+
+    Returns
+    -------
+    ndarray of int32, shape (n,)
+    """
+    bits = reflection_key(to_asu(hkl, group)).astype(np.uint64)
+    # Finaliser of the SplitMix64 generator (Steele, Lea & Flood 2014, doi:10.1145/2660193.2660195): neighbours become unrelated.
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    bits ^= bits >> np.uint64(31)
+    uniform = (bits >> np.uint64(11)) * 2.0**-53
+    last = max(round(1.0 / fraction) - 1, 1)
+    return np.minimum(uniform / fraction, last).astype(np.int32)

@@ -47,15 +47,6 @@ ANOMALOUS = (
     Column("n_minus", "i4", "", (), "measurements of (-h -k -l)"),
 )
 
-#: The same of each half set: a merger may leave all of them out, and the anomalous figures of half sets are then not known.
-ANOMALOUS_HALVES = tuple(
-    Column(
-        f"{column.name}_{half}", column.dtype, column.unit, (), f"{column.meaning}, of the {word} half of the crystals"
-    )
-    for half, word in (("half1", "first"), ("half2", "second"))
-    for column in ANOMALOUS
-)
-
 #: Columns of crystals/: one row a crystal, in the order of the chunk files.
 CRYSTALS = (
     Column("chunk", "i4", "", (), "number of the chunk file in the attribute `integrated`"),
@@ -82,15 +73,18 @@ def write_merged(path, merged, crystals, partiality, attrs):
     ----------
     path : path
     merged : dict of ndarray
-        The columns `MERGED`, where `attrs['anomalous']` also `ANOMALOUS` and, if known, `ANOMALOUS_HALVES`.
+        The columns `MERGED`, where `attrs['anomalous']` also `ANOMALOUS`. More columns of the same length are kept; I_plus_half1
+        and so on, in the names of both, give the figures of merit of the anomalous signal in half sets.
     crystals : dict
-        The columns `CRYSTALS`.
+        The columns `CRYSTALS`; more of the same length are kept.
     partiality : dict of ndarray
-        The curve that was estimated, under names of the merger's choice; may be empty.
+        The curve that was estimated, under names of the merger's choice; may be empty. `x` (nodes), `q` (rows), `partiality`,
+        `crystal_rotation` (radian, about x and y), `crystal_energy` (relative change) and `reference_width` (1/angstrom) are
+        those that the export knows.
     attrs : dict
         provenance, dataset, space_group, cell, wavelength, anomalous and integrated; more are kept.
     """
-    columns = _merged_columns(attrs, merged)
+    columns = MERGED + (ANOMALOUS if attrs["anomalous"] else ())
     required = {"provenance", "dataset", "space_group", "cell", "wavelength", "anomalous", "integrated"}
     if missing := required - attrs.keys():
         raise ValueError(f"attributes of the merged file: {sorted(missing)} missing")
@@ -105,17 +99,10 @@ def write_merged(path, merged, crystals, partiality, attrs):
             group[name] = values
 
 
-def _merged_columns(attrs, there):
-    if not attrs["anomalous"]:
-        return MERGED
-    return MERGED + ANOMALOUS + (ANOMALOUS_HALVES if ANOMALOUS_HALVES[0].name in there else ())
-
-
 def _write_table(handle, name, rows, columns):
-    expected = [column.name for column in columns]
-    if set(rows) != set(expected):
-        raise ValueError(f"{name}: columns {sorted(set(rows) ^ set(expected))} are missing or unknown")
-    if len({len(rows[column]) for column in expected}) != 1:
+    if missing := {column.name for column in columns} - rows.keys():
+        raise ValueError(f"{name}: columns {sorted(missing)} are missing")
+    if len({len(values) for values in rows.values()}) != 1:
         raise ValueError(f"{name}: columns of different lengths")
     group = handle.create_group(name)
     for column in columns:
@@ -126,6 +113,8 @@ def _write_table(handle, name, rows, columns):
             dataset = group.create_dataset(column.name, data=np.asarray(rows[column.name]).astype(column.dtype))
         dataset.attrs["units"] = column.unit
         dataset.attrs["meaning"] = column.meaning
+    for more in rows.keys() - {column.name for column in columns}:
+        group[more] = rows[more]
 
 
 def read_merged(path):
@@ -158,7 +147,7 @@ def read_merged(path):
             attrs = {name: _plain(value) for name, value in handle.attrs.items() if name != "format"}
             attrs["cell"] = tuple(float(value) for value in attrs["cell"])
             attrs["integrated"] = [str(name) for name in attrs["integrated"]]
-            merged = _read_table(handle["merged"], _merged_columns(attrs, handle["merged"]))
+            merged = _read_table(handle["merged"], MERGED + (ANOMALOUS if attrs["anomalous"] else ()))
             crystals = _read_table(handle["crystals"], CRYSTALS)
             partiality = {name: dataset[()] for name, dataset in handle["partiality"].items()}
         except (KeyError, OSError) as error:
@@ -173,8 +162,9 @@ def _plain(value):
 
 
 def _read_table(group, columns):
+    if missing := {column.name for column in columns} - group.keys():
+        raise KeyError(f"{group.name}: {', '.join(sorted(missing))} missing")
     rows = {}
-    for column in columns:
-        dataset = group[column.name]
-        rows[column.name] = list(dataset.asstr()[()]) if column.dtype == "str" else dataset[()]
+    for name, dataset in group.items():
+        rows[name] = list(dataset.asstr()[()]) if h5py.check_string_dtype(dataset.dtype) else dataset[()]
     return rows

@@ -1,5 +1,6 @@
 """MTZ files, through gemmi: merged and unmerged written, reference intensities read."""
 
+import itertools
 import struct
 from typing import NamedTuple
 
@@ -9,6 +10,9 @@ import numpy as np
 from sfxflow.errors import InputError
 from sfxflow.io.files import written_whole
 from sfxflow.symmetry import reflection_from_key, reflection_key, rotations, to_asu
+
+#: History line of a file without reflections: gemmi and others can't open one that has no row.
+NO_REFLECTIONS = "NO REFLECTIONS: the only row has no values, it lets programs open the file"
 
 _RECORD = 80
 _WORD = 4
@@ -156,6 +160,9 @@ def write_merged_mtz(path, header, hkl, columns):
     columns : list of (str, str, array_like)
         Label, MTZ type and values of each column; NaN where there is none.
     """
+    if not len(hkl):
+        hkl, columns = _first_reflection(header.group), [(label, kind, [np.nan]) for label, kind, _ in columns]
+        header = header._replace(history=[NO_REFLECTIONS, *header.history])
     mtz = _empty(header, [(label, kind) for label, kind, _ in columns])
     data = np.column_stack([np.asarray(hkl).reshape(-1, 3), *(values for _, _, values in columns)]).astype(np.float32)
     mtz.set_data(np.ascontiguousarray(data))
@@ -189,10 +196,32 @@ def write_unmerged_mtz(path, header, blocks):
             handle.write(rows.tobytes())
             n_rows += len(rows)
             extremes = _extreme_rows(np.concatenate([extremes, rows]), inverse_metric)
+        if not n_rows:
+            extremes = _row_without_values(header, mtz)
+            handle.write(extremes.tobytes())
+            n_rows = len(extremes)
         start, text = _header_text(mtz, extremes, n_rows)
         handle.write(text)
         handle.seek(0)
         handle.write(start)
+
+
+def _row_without_values(header, mtz):
+    """The one row of an unmerged file without observations, in a batch that it has or gets."""
+    mtz.history = [NO_REFLECTIONS, *mtz.history]
+    if not len(mtz.batches):
+        mtz.batches.append(_batch(Batch(1, "no crystal", header.cell), header))
+    row = np.full((1, len(mtz.columns)), np.nan, dtype="<f4")
+    row[0, :3] = _first_reflection(header.group)[0]
+    row[0, 3:5] = 1, mtz.batches[0].number
+    return row
+
+
+def _first_reflection(group):
+    """A reflection of low order in the asymmetric unit that is not absent: ndarray of int, shape (1, 3)."""
+    asu, operations = gemmi.ReciprocalAsu(group), group.operations()
+    orders = sorted(itertools.product(range(-6, 7), repeat=3), key=lambda hkl: sum(abs(index) for index in hkl))
+    return np.array([next(h for h in orders if any(h) and asu.is_in(h) and not operations.is_systematically_absent(h))])
 
 
 def _empty(header, columns):
@@ -203,7 +232,9 @@ def _empty(header, columns):
     dataset = mtz.add_dataset(header.dataset)
     dataset.project_name = "sfxflow"
     dataset.crystal_name = header.dataset
-    dataset.wavelength = header.wavelength
+    # The base dataset as well: readers that want one wavelength take that of the first dataset.
+    for each in mtz.datasets:
+        each.wavelength = header.wavelength if np.isfinite(header.wavelength) else 0.0
     mtz.history = [line[:_RECORD] for line in header.history]
     for label, kind in columns:
         mtz.add_column(label, kind, dataset_id=dataset.id)
@@ -215,7 +246,7 @@ def _batch(batch, header):
     made.number = batch.number
     made.title = batch.title[:70]
     made.cell = gemmi.UnitCell(*(float(value) for value in batch.cell))
-    made.wavelength = header.wavelength
+    made.wavelength = header.wavelength if np.isfinite(header.wavelength) else 0.0
     made.dataset_id = 1
     return made
 
