@@ -12,6 +12,10 @@ import sys
 import sfxflow
 from sfxflow.errors import InputError
 
+# Matrices here are tiny and the work is spread over processes: threads of the linear algebra library would only get in each other's way.
+for _library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
 #: Sub-command to what it does; the module has the same name. The order is that of the work.
 COMMANDS = {
     "init": "look into the files and write a config that runs",

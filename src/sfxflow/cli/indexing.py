@@ -1,0 +1,223 @@
+"""Index the hits of a peak file with a known cell, and refine each lattice.
+
+Every hit is indexed for itself first; then the profile of the reflections and the shift of the pattern, which all crystals share, are
+estimated from all lattices, and each lattice is refined again with them.
+"""
+
+import sys
+from collections import Counter
+
+import h5py
+import numpy as np
+
+from sfxflow.cell import parameters_of
+from sfxflow.cli import options
+from sfxflow.geometry import panel_arrays
+from sfxflow.indexing.frame import frame_peaks, index_frame, panel_inverses, prepare_target
+from sfxflow.indexing.pool import pool_lattices
+from sfxflow.indexing.refine import refine_lattice
+from sfxflow.io.cell_file import check_cell, read_cell
+from sfxflow.io.files import provenance_json, written_whole
+from sfxflow.io.geometry import read_geometry
+from sfxflow.io.peaks import read_peaks
+from sfxflow.io.table import ChunkWriter, open_chunk, read_rows
+from sfxflow.parallel import ordered_map
+from sfxflow.progress import Progress
+from sfxflow.reflections import Status
+from sfxflow.symmetry import space_group
+from sfxflow.units import wavelength
+
+#: Frames that are read or written at once.
+_BLOCK = 64
+#: So many lattices are enough to pool the profile from.
+_POOLED_LATTICES = 1000
+#: A hit with so many peaks should be indexable; if nearly none of several such hits is, the cell does not fit.
+_STRONG_PEAKS = 25
+_STRONG_HITS = 3
+_FITTING_SHARE = 0.1
+
+
+def add_arguments(parser):
+    """Arguments of the sub-command."""
+    parser.add_argument("--peaks", required=True, help="peak file")
+    parser.add_argument("--geometry", required=True, help="CrystFEL .geom file, or an NXmx file that holds the geometry")
+    options.add_cell(parser)
+    options.add_job(parser, "file of the indexed crystals (HDF5)")
+
+
+def run(args):
+    """Index the peaks; see the module's docstring."""
+    settings = options.stage_settings("indexing", args)
+    detector = read_geometry(args.geometry)
+    group = space_group(args.space_group)
+    cell = read_cell(args.cell)
+    check_cell(cell, group, args.cell)
+    with open_chunk(args.peaks) as handle:
+        frames = read_rows(handle["frames"])
+    hits = [i for i, status in enumerate(frames["status"]) if status == Status.hit]
+
+    setup = (args.peaks, detector, cell, settings)
+    progress = Progress("hits indexed", len(hits))
+    lattices, reasons = {}, Counter()
+    for i, (found, reason) in zip(hits, ordered_map(_index, _prepare, setup, hits, args.threads), strict=True):
+        lattices[i] = found
+        if not found:
+            frames["message"][i] = reason
+            reasons[reason] += 1
+        progress.add()
+    progress.finish()
+
+    warning = _misfit(frames, lattices, reasons, cell)
+    profile = _pool(lattices, frames, detector)
+    with written_whole(args.output) as temporary, h5py.File(temporary, "w") as handle:
+        writer = ChunkWriter(handle, provenance_json(dict(vars(settings)), [args.peaks, args.geometry, args.cell]), ["frames", "crystals"])
+        handle.attrs["warning"] = warning
+        handle.attrs["cell"] = cell.parameters
+        handle.attrs["space_group"] = group.hm
+        worker = _prepare(*setup)
+        rows = []
+        for i, found in lattices.items():
+            refined_rows = _refined_rows(worker, i, found, profile)
+            rows += refined_rows
+            if refined_rows:
+                frames["status"][i] = Status.indexed
+                frames["n_lattices"][i] = len(refined_rows)
+                frames["resolution"][i] = min(row["resolution"] for row in refined_rows)
+            if len(rows) >= _BLOCK:
+                _append(writer, rows)
+                rows = []
+        _append(writer, rows)
+        writer.append("frames", frames)
+    n_indexed = sum(map(bool, lattices.values()))
+    print(
+        f"{len(hits)} hits: {n_indexed} indexed, {sum(map(len, lattices.values()))} lattices"
+        + "".join(f"; {reason}: {count}" for reason, count in reasons.most_common()),
+        file=sys.stderr,
+    )
+    if warning:
+        print(f"WARNING: {warning}", file=sys.stderr)
+
+
+def _append(writer, rows):
+    if rows:
+        writer.append("crystals", {name: [row[name] for row in rows] for name in rows[0]})
+
+
+class _Indexer:
+    """What a worker needs: the peak file, the geometry and the target cell."""
+
+    def __init__(self, peak_file, detector, cell, settings):
+        self.handle = open_chunk(peak_file)
+        self.arrays = panel_arrays(detector)
+        self.pixel_size = options.pixel_size(self.arrays)
+        self.target = prepare_target(cell)
+        self.settings = settings
+        self.energy = self.handle["frames/photon_energy"][:]
+        self.clen = self.handle["frames/clen"][:]
+        self._block = (-1, None)
+        self._inverses = (None, None)
+
+    def peaks(self, i):
+        """Peaks of frame `i`, its wavelength and the inverse panel matrices."""
+        start = i - i % _BLOCK
+        if self._block[0] != start:
+            self._block = (start, read_peaks(self.handle, start, start + _BLOCK))
+        found = self._block[1][i - start]
+        clen, length = self.clen[i], wavelength(self.energy[i])
+        if self._inverses[0] != clen:
+            self._inverses = (clen, panel_inverses(self.arrays, clen))
+        peaks = frame_peaks(self.arrays, found["panel"], found["fs"], found["ss"], found["intensity"], length, clen)
+        return peaks, length, self._inverses[1]
+
+
+def _prepare(peak_file, detector, cell, settings):
+    return _Indexer(peak_file, detector, cell, settings)
+
+
+def _index(indexer, i):
+    peaks, length, to_panel = indexer.peaks(i)
+    accepted, reason = index_frame(peaks, indexer.target, to_panel, length, indexer.pixel_size, indexer.settings)
+    return [_summary(lattice, peaks) for lattice in accepted], reason
+
+
+def _summary(lattice, peaks):
+    """What is kept of a lattice between the two rounds."""
+    refined = lattice.refined
+    members = lattice.members & (refined.inlier > 0.01)
+    return {
+        "reciprocal": refined.reciprocal,
+        "log10_p": lattice.log10_p,
+        "members": lattice.members,
+        "sigma": refined.profile_sigma,
+        "pooled": (
+            np.linalg.norm(peaks.q[members], axis=1),
+            refined.excitation_error[members],
+            refined.inlier[members],
+            refined.shift,
+        ),
+    }
+
+
+def _pool(lattices, frames, detector):
+    found = [lattice["pooled"] for several in lattices.values() for lattice in several]
+    if not found:
+        return None
+    step = max(1, len(found) // _POOLED_LATTICES)
+    energies = np.array([frames["photon_energy"][i] for i, several in lattices.items() if several])
+    return pool_lattices(found[::step], wavelength(energies.mean()), options.pixel_size(panel_arrays(detector)))
+
+
+def _refined_rows(indexer, i, found, profile):
+    """Rows of the crystals table for frame `i`: each lattice refined again, on the peaks that no other lattice of the frame has."""
+    if not found:
+        return []
+    peaks, length, to_panel = indexer.peaks(i)
+    rows = []
+    for lattice in found:
+        others = np.zeros(len(peaks), dtype=bool)
+        for other in found:
+            if other is not lattice:
+                others |= other["members"]
+        own = peaks.subset(lattice["members"] | ~others)
+        refined = refine_lattice(
+            lattice["reciprocal"],
+            indexer.target.cell,
+            own,
+            to_panel,
+            length,
+            start_sigma=lattice["sigma"],
+            pixel_size=indexer.pixel_size,
+            profile=profile,
+        )
+        true_pairs = refined.inlier > 0.5
+        q = np.sort(np.linalg.norm(own.q[true_pairs], axis=1))
+        rows.append(
+            {
+                "frame": i,
+                "reciprocal": refined.reciprocal,
+                "cell": parameters_of(refined.reciprocal),
+                "profile_radius": refined.profile_sigma * profile.radius,
+                "mosaicity": refined.profile_sigma * profile.mosaicity,
+                "bandwidth": refined.profile_sigma * profile.bandwidth,
+                "shift": refined.shift,
+                "n_peaks": int(true_pairs.sum()),
+                "log10_p": lattice["log10_p"],
+                "rms_position": np.sqrt(2.0) * refined.position_sigma,
+                "resolution": 1.0 / q[int(0.98 * (len(q) - 1))] if len(q) else np.nan,
+            }
+        )
+    return rows
+
+
+def _misfit(frames, lattices, reasons, cell):
+    """A sentence that says that the cell does not fit, empty if it does or if too few strong hits can tell."""
+    strong = [i for i in lattices if frames["n_peaks"][i] >= _STRONG_PEAKS]
+    indexed = sum(bool(lattices[i]) for i in strong)
+    if len(strong) < _STRONG_HITS or indexed >= _FITTING_SHARE * len(strong):
+        return ""
+    parameters = " ".join(f"{value:g}" for value in cell.parameters)
+    why = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common())
+    return (
+        f"the cell {parameters} does not fit: {indexed} of {len(strong)} frames with {_STRONG_PEAKS} peaks or more accept a lattice "
+        f"({why}); check the cell, then the camera length, the beam centre and the photon energy"
+    )
