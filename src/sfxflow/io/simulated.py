@@ -15,7 +15,7 @@ import numpy as np
 from sfxflow.errors import InputError
 from sfxflow.io.cell_file import write_cell
 from sfxflow.io.files import provenance_json, written_whole
-from sfxflow.io.geom_text import write_geom
+from sfxflow.io.geom_writer import write_geom
 from sfxflow.io.hkl import write_hkl
 from sfxflow.simulate.detector import DATA_PATH, ENERGY_PATH, MASK_PATH
 from sfxflow.units import wavelength
@@ -284,12 +284,11 @@ class SimulatedFiles:
     def _write_texts(self):
         """Geometry, cell and truth; the table of the frames last: where it is, everything is."""
         experiment = self.experiment
-        notes = (f"simulated {experiment.name}; exactly what the simulation had", self.provenance)
         if self.layout == "cxi":
-            self._text("detector.geom", lambda path: write_geom(path, experiment.detector, notes))
+            self._text("detector.geom", lambda path: write_geom(path, experiment.detector, self.provenance))
         else:
             (self.folder / "detector.geom").unlink(missing_ok=True)
-        self._text(f"{experiment.name}.cell", lambda path: self._write_cell(path))
+        self._text(f"{experiment.name}.cell", lambda path: write_cell(path, experiment.unit_cell, self.provenance))
         factors = experiment.structure_factors
         n = len(factors.unique)
         self._text(
@@ -309,11 +308,6 @@ class SimulatedFiles:
     def _text(self, name, write):
         write(self.folder / name)
         self._written.append(self.folder / name)
-
-    def _write_cell(self, path):
-        write_cell(path, self.experiment.unit_cell)
-        with open(path, "a", encoding="utf-8") as handle:
-            handle.write(f"; {self.provenance}\n")
 
     def _write_truth(self, path):
         with written_whole(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as handle:
