@@ -66,8 +66,12 @@ def _datasets():
 def config_schema():
     """Schema (JSON schema, draft 2020-12) of config/config.yaml as a dict."""
     properties = {
-        "engines": _names(ENGINES, "programs that go from frames to integrated reflections; each gets results of its own"),
-        "mergers": _names(MERGERS, "programs that go from integrated to merged reflections; each gets results of its own"),
+        "engines": _names(
+            ENGINES, "programs that go from frames to integrated reflections; each gets results of its own"
+        ),
+        "mergers": _names(
+            MERGERS, "programs that go from integrated to merged reflections; each gets results of its own"
+        ),
         "runs": {"type": "string", "description": "table of the runs", "default": "config/runs.tsv"},
         "chunk_size": {
             "type": "integer",
@@ -147,7 +151,10 @@ def main(argv=None):
     for path, text in ((args.root / _SCHEMA, schema_text()), (args.root / _PAGE, page_text())):
         if args.check:
             if not path.is_file() or path.read_text() != text:
-                print(f"{path}: out of step with src/sfxflow/settings.py; run: python -m sfxflow.config_schema", file=sys.stderr)
+                print(
+                    f"{path}: out of step with src/sfxflow/settings.py; run: python -m sfxflow.config_schema",
+                    file=sys.stderr,
+                )
                 status = 1
             continue
         with written_whole(path) as temporary:

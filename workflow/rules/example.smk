@@ -14,6 +14,7 @@ rule example:
         "logs/example/simulate.log",
     benchmark:
         "benchmarks/example/simulate.tsv"
+    localrule: True
     container:
         CONTAINER
     threads: 2

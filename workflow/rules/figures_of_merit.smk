@@ -18,6 +18,7 @@ rule figures_of_merit:
         "logs/{engine}/merged/{merger}/{dataset}/figures_of_merit.log",
     benchmark:
         "benchmarks/{engine}/merged/{merger}/{dataset}/figures_of_merit.tsv"
+    localrule: True
     container:
         CONTAINER
     threads: 1

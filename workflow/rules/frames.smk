@@ -16,6 +16,7 @@ rule frames:
         "logs/{engine}/runs/{run}/frames.log",
     benchmark:
         "benchmarks/{engine}/runs/{run}/frames.tsv"
+    localrule: True
     container:
         CONTAINER
     threads: 1

@@ -30,6 +30,7 @@ rule report:
         "logs/report/index.log",
     benchmark:
         "benchmarks/report/index.tsv"
+    localrule: True
     container:
         CONTAINER
     threads: 1
