@@ -339,8 +339,8 @@ def fit_block(
                 k += 1
             b = min(int(abs(x) * bins_per_x), n_bins - 1)
             bm = base * mean[i]
-            curve_sums[k, b, 0] += w * intensity[j] * bm / full
-            curve_sums[k, b, 1] += w * bm * bm / full
+            curve_sums[k, b, 0] += intensity[j] * bm / full
+            curve_sums[k, b, 1] += bm * bm / full
             capped = min(residual * residual, CAUCHY * CAUCHY * full)
             strength = base * base * square / full
             curve_sums[k, b, 2] += (capped - plain) / full * strength

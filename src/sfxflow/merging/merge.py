@@ -157,12 +157,12 @@ class _Run:
         curve_sums = self.fit(fitted, steps=0 if cycle == 0 else 4, robust=cycle >= _ROBUST_FROM)
         if cycle > 0:
             self.status, self.active = scaling.judged(self)
-        scaling.fix_gauge(self)
+        stretch = scaling.fix_gauge(self)
         if cycle >= _GEOMETRY_FROM:
             self.priors = scaling.updated_priors(self, fitted)
         if cycle >= _CURVE_FROM:
             if self.model == "empirical":
-                self.curve = partiality.estimate(curve_sums, self.curve)
+                self.curve = partiality.estimate(curve_sums, self.curve, stretch)
             else:
                 self.curve = partiality.estimate_spread(curve_sums, self.curve)
 

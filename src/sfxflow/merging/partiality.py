@@ -109,7 +109,7 @@ def decreasing(values, weights):
     return np.repeat(level, length)
 
 
-def estimate(sums, previous):
+def estimate(sums, previous, stretch=1.0):
     """The curve and its spread from the sums of a pass.
 
     Parameters
@@ -118,6 +118,8 @@ def estimate(sums, previous):
         From `kernels.fit_block`.
     previous : PartialityCurve
         The curve with which the sums were made.
+    stretch : float
+        Factor on x since then: the crystals' widths were divided by it.
 
     Returns
     -------
@@ -130,7 +132,7 @@ def estimate(sums, previous):
     brought to the area of a Gaussian of width 1.
     """
     n = sums.shape[1]
-    centres = (np.arange(n) + 0.5) * previous.x_max / n
+    centres = (np.arange(n) + 0.5) * previous.x_max / n * stretch
     above, below = sums[:, :, 0], sums[:, :, 1]
     pooled_above, pooled_below = above.sum(axis=0), below.sum(axis=0)
     gaussian = np.exp(-(centres**2) / 2)

@@ -66,15 +66,26 @@ def _interpolated(q, edges, above, below):
 
 
 def fix_gauge(run):
-    """Mean ln scale, B and ln width of the crystals that count become 0; the present intensities follow."""
+    """Mean ln scale and B of the crystals that count become 0, and the intensities follow.
+
+    The mean ln width becomes 0 as well where the curve is empirical and can follow.
+
+    Returns
+    -------
+    float
+        Factor by which the widths were divided: the curve has to be stretched by it.
+    """
     good = run.active > 0
     if not good.any():
-        return
+        return 1.0
     shift = run.state[good, :3].mean(axis=0)
+    if run.model != "empirical":
+        shift[2] = 0.0
     run.state[:, :3] -= shift
     factor = np.exp(shift[0] - 0.5 * shift[1] * run.q**2)
     run.current *= factor
     run.prior *= factor
+    return float(np.exp(shift[2]))
 
 
 def updated_priors(run, fitted):
