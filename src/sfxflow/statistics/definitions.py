@@ -21,7 +21,7 @@ DEFINITIONS = {
     "n_bijvoet_pairs": ("acentric reflections of which both mates are measured", "Bijvoet mates", ""),
     "r_ano": (
         "2 sum |I+ - I-| / sum (I+ + I-)",
-        "Bijvoet mates (means of the half sets where these keep them apart)",
+        "Bijvoet mates",
         "fraction",
     ),
     "r_ano_over_r_split": ("Rano / Rsplit of the same reflections", "half sets with Bijvoet mates apart", ""),
