@@ -4,6 +4,8 @@ import contextlib
 import errno
 import os
 import re
+import shutil
+import threading
 import zlib
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +23,8 @@ from sfxflow.simulate.detector import DATA_PATH, ENERGY_PATH, MASK_PATH
 from sfxflow.units import wavelength
 
 FORMATS = ("cxi", "nxmx", "nxmx_links")
+#: Left on the disk for what HDF5 and the text files need beside the frames.
+_SPARE_BYTES = 2**20
 COMPRESSIONS = ("gzip", "bitshuffle", "none")
 
 _TRUTH_COLUMNS = (
@@ -119,19 +123,24 @@ class SimulatedFiles:
                     path.unlink()
 
     def encoded(self, image):
-        """A frame as the bytes of its HDF5 chunk where that can be made outside HDF5, which works on one frame at a time only."""
-        if self.compression != "gzip":
-            return image
-        little_endian = image.astype(image.dtype.newbyteorder("<"), copy=False)
-        shuffled = little_endian.view(np.uint8).reshape(-1, image.dtype.itemsize).T
-        return zlib.compress(np.ascontiguousarray(shuffled), 1)
+        """The bytes of a frame's HDF5 chunk. gzip is made here, because HDF5 itself works on one frame at a time only."""
+        image = image.astype(image.dtype.newbyteorder("<"), copy=False)
+        if self.compression == "none":
+            return image.tobytes()
+        if self.compression == "gzip":
+            shuffled = image.view(np.uint8).reshape(-1, image.dtype.itemsize).T
+            return zlib.compress(np.ascontiguousarray(shuffled), 1)
+        with h5py.File(f"encoded by {threading.get_ident()}", "w", driver="core", backing_store=False) as memory:
+            data = memory.create_dataset("data", data=image, chunks=image.shape, **hdf5plugin.Bitshuffle())
+            memory.flush()
+            return data.id.read_direct_chunk((0, 0))[1]
 
     def write(self, frames):
         """Write everything.
 
         Parameters
         ----------
-        frames : iterable of (bytes or ndarray, FrameTruth)
+        frames : iterable of (bytes, FrameTruth)
             In order; frames as `encoded` gives them.
         """
         frames = iter(frames)
@@ -163,22 +172,30 @@ class SimulatedFiles:
             raise
         self._written.append(path)
 
+    def _check_space(self, n_bytes):
+        """HDF5 can't always close a file when a disk is full; so it is not let run into that."""
+        if shutil.disk_usage(self.folder).free < n_bytes + _SPARE_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
+
     def _write_frames(self, handle, name, frames, first, n):
         """Frames `first` to `first + n`; returns their photon energies."""
         shape = self.experiment.detector.shape
         path = DATA_PATH if self.layout == "cxi" else "/entry/data/data"
-        filters = {"gzip": {"compression": "gzip", "compression_opts": 1, "shuffle": True}, "none": {}}
-        filters = filters.get(self.compression) or (hdf5plugin.Bitshuffle() if self.compression == "bitshuffle" else {})
-        data = handle.create_dataset(path, (n, *shape), self.experiment.dtype, chunks=(1, *shape), **filters)
+        filters = {
+            "gzip": {"compression": "gzip", "compression_opts": 1, "shuffle": True},
+            "bitshuffle": hdf5plugin.Bitshuffle(),
+            "none": {},
+        }[self.compression]
+        data = handle.create_dataset(
+            path, (n, *shape), _little_endian(self.experiment.dtype), chunks=(1, *shape), **filters
+        )
         data.attrs["units"] = f"{self.experiment.adu_per_photon:g} per photon"
         master = name if self.layout == "cxi" else "frames_master.h5"
         energies = np.empty(n)
         for i in range(n):
             frame, truth = next(frames)
-            if isinstance(frame, bytes):
-                data.id.write_direct_chunk((i, 0, 0), frame)
-            else:
-                data[i] = frame
+            self._check_space(len(frame))
+            data.id.write_direct_chunk((i, 0, 0), frame)
             energies[i] = truth.photon_energy
             event = i if self.layout == "cxi" else first + i
             self._truth += _truth_rows(truth, master, f"//{event}")
@@ -315,6 +332,10 @@ class SimulatedFiles:
             handle.write("".join(f"# {name}: {meaning}\n" for name, meaning in _NOTES.items()))
             handle.write("\t".join(_TRUTH_COLUMNS) + "\n")
             handle.writelines("\t".join(row) + "\n" for row in self._truth)
+
+
+def _little_endian(dtype):
+    return np.dtype(dtype).newbyteorder("<")
 
 
 def _group(parent, name, nx_class):
