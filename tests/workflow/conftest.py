@@ -46,9 +46,23 @@ CONFIG = {
 }
 
 RUNS = [
-    {"run": "a", "dataset": "lysozyme", "frames": "raw/a_*.h5", "geometry": "raw/one.geom", "mask": "raw/mask.h5", "n_frames": 250},
+    {
+        "run": "a",
+        "dataset": "lysozyme",
+        "frames": "raw/a_*.h5",
+        "geometry": "raw/one.geom",
+        "mask": "raw/mask.h5",
+        "n_frames": 250,
+    },
     {"run": "b", "dataset": "lysozyme", "frames": "raw/b.h5", "geometry": "raw/two.geom", "mask": "", "n_frames": 60},
-    {"run": "c", "dataset": "thaumatin", "frames": "raw/c_*.cbf", "geometry": "raw/two.geom", "mask": "", "n_frames": 4},
+    {
+        "run": "c",
+        "dataset": "thaumatin",
+        "frames": "raw/c_*.cbf",
+        "geometry": "raw/two.geom",
+        "mask": "",
+        "n_frames": 4,
+    },
 ]
 
 FILES = ["a_1.h5", "a_2.h5", "b.h5", *(f"c_{i}.cbf" for i in range(4))]

@@ -21,7 +21,11 @@ def test_unknown_key_like_no_other(experiment):
 @pytest.mark.parametrize(
     ("section", "values", "message"),
     [
-        ("peaks", {"min_snr": "five"}, "peaks.min_snr: 'five' is not a number (signal-to-noise ratio that a peak must reach)"),
+        (
+            "peaks",
+            {"min_snr": "five"},
+            "peaks.min_snr: 'five' is not a number (signal-to-noise ratio that a peak must reach)",
+        ),
         ("peaks", {"min_pix_count": 2.5}, "peaks.min_pix_count: 2.5 is not a whole number (fewest connected pixels"),
         ("peaks", {"use_saturated": 1}, "peaks.use_saturated: 1 is not true or false ("),
         ("peaks", {"min_snr": True}, "peaks.min_snr: True is not a number ("),
@@ -156,7 +160,9 @@ def test_comment_lines_count(experiment):
 
 def test_unknown_dataset(experiment):
     experiment.runs[1]["dataset"] = "lysozym"
-    message = "config/runs.tsv, line 3 (run b): dataset lysozym does not stand in config/config.yaml; did you mean lysozyme?"
+    message = (
+        "config/runs.tsv, line 3 (run b): dataset lysozym does not stand in config/config.yaml; did you mean lysozyme?"
+    )
     assert message in experiment.refused()
 
 

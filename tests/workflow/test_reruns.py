@@ -85,7 +85,9 @@ def test_space_group_of_one_dataset(finished):
 
 def test_another_run(finished):
     shutil.copy(finished.folder / "raw/b.h5", finished.folder / "raw/d.h5")
-    finished.runs.insert(1, {"run": "d", "dataset": "lysozyme", "frames": "raw/d.h5", "geometry": "raw/one.geom", "n_frames": 101})
+    finished.runs.insert(
+        1, {"run": "d", "dataset": "lysozyme", "frames": "raw/d.h5", "geometry": "raw/one.geom", "n_frames": 101}
+    )
     jobs = finished.planned()
     for rule in CHUNKS:
         assert len(jobs[rule]) == 2
@@ -140,7 +142,9 @@ def test_another_version_of_the_package(finished):
 
 def test_other_resources(finished):
     """Threads, memory and time belong to profiles and rules, not to the results."""
-    assert finished.planned("--cores", "1", "--set-threads", "builtin_peaks=1", "--default-resources", "mem_mb=500") == {}
+    assert (
+        finished.planned("--cores", "1", "--set-threads", "builtin_peaks=1", "--default-resources", "mem_mb=500") == {}
+    )
 
 
 def test_a_deleted_intermediate_file(finished):

@@ -132,7 +132,9 @@ def test_example_as_committed(experiment):
     status, text = experiment.call()
     assert status == 0
     assert "Nothing to be done" in text
-    (table,) = [row.split("\t") for row in (ROOT / "config/runs.tsv").read_text().splitlines() if row.startswith("demo\t")]
+    (table,) = [
+        row.split("\t") for row in (ROOT / "config/runs.tsv").read_text().splitlines() if row.startswith("demo\t")
+    ]
     assert options(experiment.calls()[0])["--n-frames"] == [table[-1]]
 
 
@@ -173,7 +175,9 @@ def test_lint_where_the_package_is_not_installed(tmp_path, snakefile):
     # Without -S the interpreter would add its own site-packages, where sfxflow is.
     python = [sys.executable, "-S"]
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(tmp_path)}
-    absent = subprocess.run([*python, "-c", "import sfxflow"], cwd=tmp_path, env=environment, capture_output=True, check=False)
+    absent = subprocess.run(
+        [*python, "-c", "import sfxflow"], cwd=tmp_path, env=environment, capture_output=True, check=False
+    )
     assert absent.returncode != 0
     done = subprocess.run(
         [*python, "-m", "snakemake", "--snakefile", str(ROOT / snakefile), "--lint"],
@@ -232,7 +236,9 @@ def test_kill_and_the_same_command_again(experiment):
 def test_killed_job(experiment):
     """kill -9 of one job: Snakemake says so and its output is made again by the same command."""
     experiment.write()
-    (experiment.folder / "bin/sfxflow").write_text("#!/bin/sh\n[ $1 = merging ] && kill -9 $$\n" + 'exec bin/real "$@"\n')
+    (experiment.folder / "bin/sfxflow").write_text(
+        "#!/bin/sh\n[ $1 = merging ] && kill -9 $$\n" + 'exec bin/real "$@"\n'
+    )
     shutil.move(experiment.folder / "bin/sfxflow", experiment.folder / "bin/killed")
     experiment.write_stand_in()
     shutil.move(experiment.folder / "bin/sfxflow", experiment.folder / "bin/real")

@@ -28,6 +28,7 @@ COMMANDS = {
     "figures_of_merit": "figures of merit, by shell and overall",
     "export": "write MTZ and HKL files",
     "report": "write the HTML report",
+    "doctor": "what is installed, what works from here, what is missing",
 }
 
 

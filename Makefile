@@ -1,0 +1,57 @@
+# make demo: from nothing to merged data of a simulated experiment.   make test: every test that this machine can run.
+# Both need python3 (3.11 or newer, with venv) and make; everything else goes to .venv in this folder.
+
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# The bindings of HTCondor warn at each start where no pool is configured.
+export PYTHONWARNINGS ?= ignore::UserWarning:htcondor2
+
+CODE := src tests workflow/scripts benchmarks
+
+.PHONY: demo test check benchmark docs schema clean
+
+demo: .venv/installed
+	snakemake --cores all
+	@python workflow/scripts/show_results.py
+
+test: .venv/installed-dev
+	python -m pytest
+
+check: .venv/installed-dev
+	ruff check $(CODE)
+	ruff format --check $(CODE)
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+	snakemake --snakefile workflow/Snakefile --lint
+	python -m sfxflow.config_schema --check
+
+benchmark: .venv/installed-dev
+	python benchmarks/run.py
+
+# The schema and the config reference, from src/sfxflow/settings.py.
+schema: .venv/installed
+	python -m sfxflow.config_schema
+
+docs: .venv/installed-dev schema
+	python -m pytest -q tests/docs
+
+clean:
+	rm -rf build .pytest_cache .ruff_cache .hypothesis
+	@if grep -q '^demo	' config/runs.tsv; then \
+		rm -rf example results logs benchmarks/*/ .snakemake; \
+	else \
+		echo "config/runs.tsv is not the example's: results are left as they are"; \
+	fi
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml | .venv/bin/python
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[workflow,htcondor,slurm]'
+	@touch $@
+
+.venv/installed-dev: pyproject.toml | .venv/bin/python
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,htcondor,slurm]'
+	@touch .venv/installed $@
