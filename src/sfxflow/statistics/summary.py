@@ -1,5 +1,6 @@
 """All figures of merit of a dataset together: one row a shell and the whole, NaN-free and ready for JSON."""
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -122,7 +123,7 @@ def figures(dataset, s_min=None, s_max=None, n_shells=10):
             "d_min": _resolution(high),
             **{name: _plain(name, by_shell[name][i]) if name in by_shell else None for name in DEFINITIONS},
         }
-        for i, (low, high) in enumerate(zip(limits[:-1], limits[1:], strict=True))
+        for i, (low, high) in enumerate(itertools.pairwise(limits))
     ]
     overall = {"d_max": _resolution(limits[0]), "d_min": _resolution(limits[-1])}
     overall |= {name: _plain(name, whole.get(name, math.nan)) for name in (*DEFINITIONS, *OVERALL_DEFINITIONS)}
