@@ -88,7 +88,7 @@ def missing_link(handle, path):
     for n in range(1, len(parts) + 1):
         link = handle.get("/".join(parts[:n]), getlink=True)
         if isinstance(link, h5py.ExternalLink) and dataset_or_none(handle, "/".join(parts)) is None:
-            target = os.path.join(os.path.dirname(handle.filename), link.filename)
+            target = os.path.join(os.path.dirname(handle.file.filename), link.filename)
             if not h5py.is_hdf5(target):
                 return target
         if link is None:

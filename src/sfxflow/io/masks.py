@@ -53,7 +53,8 @@ def _inside_xy(region, panel):
     inside = True
     for axis in (0, 1):
         position = (panel.origin[axis] + rows * panel.ss[axis] + columns * panel.fs[axis]) / pixel
-        inside = inside & (position > region.low[axis]) & (position < region.high[axis])
+        # A corner that lies on a limit stays outside, whatever rounding made of it.
+        inside = inside & (position > region.low[axis] + 1e-6) & (position < region.high[axis] - 1e-6)
     return inside
 
 
