@@ -1,6 +1,7 @@
 """Whole files or none, and what every file says of its origin."""
 
 import contextlib
+import errno
 import json
 import os
 import shlex
@@ -9,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import sfxflow
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -25,6 +28,11 @@ def written_whole(path):
         with open(temporary, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            # Neither a plain write nor HDF5 says which file it was, or says it in one line.
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
