@@ -6,17 +6,17 @@ offsets, reflection, excitation, intensity, sigma, polarisation, azimuth, weight
     A block (`observations.Block`).
 state : float64, shape (n_crystals, 6)
     ln G, B, ln w, rotations about x and y (radian), relative change of the energy of each crystal of the block.
-shape : float64, shape (n_crystals, 4)
-    R0^2, eta^2, (bandwidth lambda / 2)^2, lambda.
+shape : float64, shape (n_crystals, 5)
+    R0^2, eta^2, (bandwidth lambda / 2)^2, lambda, gain (detector units a photon).
 active : uint8, shape (n_crystals,)
-    Crystals that count.
+    0: left out, 1: counts, 2: fitted, but not merged.
 q : float64, shape (n_reflections,)
     1/d.
 curve, slope, spread : float64, shape (n_rows, n_nodes)
     Partiality, its derivative with x, and the variance of the partiality's error, at nodes of x, rows by q^2.
-numbers : float64, shape (6,)
-    Nodes per unit of x, rows per unit of q^2, reference width R, gain, min_partiality, rows of the curve with area 1/sigma (1)
-    or of unit height (0).
+numbers : float64, shape (5,)
+    Nodes per unit of x, rows per unit of q^2, reference width R, min_partiality, and 1 where the height goes with 1/width,
+    0 where it is the same everywhere.
 """
 
 import numpy as np
@@ -48,7 +48,7 @@ def _predicted(excitation, azimuth, q, state, shape, numbers):
     across = q * np.sqrt(max(0.0, 1.0 - 0.25 * wavelength * wavelength * q2))
     moved = excitation + across * (state[4] * _COSINE[turn] - state[3] * _SINE[turn]) - 0.5 * wavelength * q2 * state[5]
     width = np.sqrt(shape[0] + shape[1] * q2 + shape[2] * q2 * q2) * np.exp(state[2])
-    height = numbers[2] / width if numbers[5] > 0.0 else 1.0
+    height = numbers[2] / width if numbers[4] > 0.0 else 1.0
     return moved / width, width, height * np.exp(state[0] - 0.5 * state[1] * q2)
 
 
@@ -76,7 +76,7 @@ def merge_block(
     """
     nodes, rows = curve.shape[1], curve.shape[0]
     for c in range(len(offsets) - 1):
-        if not active[c]:
+        if active[c] != 1:
             continue
         own_state, own_shape = state[c], shape[c]
         for j in range(offsets[c], offsets[c + 1]):
@@ -91,11 +91,11 @@ def merge_block(
             row = min(int(q[h] * q[h] * numbers[1]), rows - 1)
             part = place - node
             height = curve[row, node] + part * (curve[row, node + 1] - curve[row, node])
-            if height <= numbers[4] * curve[row, 0]:
+            if height <= numbers[3] * curve[row, 0]:
                 continue
             uncertain = spread[row, node] + part * (spread[row, node + 1] - spread[row, node])
             g = base * height
-            gain = numbers[3] * POLARISATION_UNIT / polarisation[j]
+            gain = own_shape[4] * POLARISATION_UNIT / polarisation[j]
             level = max(current[h], 0.0)
             variance = _background(intensity[j], sigma[j], gain) + gain * g * level + uncertain * (base * level) ** 2
             w = weight[j] / (FULL_WEIGHT * variance)
@@ -151,7 +151,7 @@ def _normal_equations(
         w = 1.0 / (variance[i] * (1.0 + scaled))
         derivative[0] = expected
         derivative[1] = -0.5 * q2 * expected
-        derivative[2] = -(numbers[5] * height + abs(x) * steep) * base * mean[i]
+        derivative[2] = -(numbers[4] * height + abs(x) * steep) * base * mean[i]
         toward = steep * base * mean[i] / width
         if x < 0.0:
             toward = -toward
@@ -192,6 +192,9 @@ def fit_block(
     likelihood and Wilson's distribution (mean and standard deviation `prior`) as prior: its error is then independent of the
     observation and of the Berkson kind, which does not bias the scale. Changes `state` and `weight` in place.
 
+    The gain of log likelihood compares the crystal's observations under what the others say of the reflections with the same
+    under Wilson's distribution alone: it is positive for a crystal that agrees with the others, negative for a wrong lattice.
+
     Parameters
     ----------
     total : float64, shape (n_reflections, 2)
@@ -207,7 +210,8 @@ def fit_block(
     robust : int
         Set the weights of the observations.
     quality : float64, shape (n_crystals, 4 + 6)
-        Out: observations used, sum of y g m / var, of (g m)^2 / var, of y^2 / var, and the parameters' posterior variances.
+        Out: observations used, sum of y g m / var, of (g m)^2 / var, gain of log likelihood (see below), and the posterior
+        variances of the parameters.
     curve_sums : float64, shape (n_q, n_x, 4)
         Out, added: sums for the curve (y b m / var, (b m)^2 / var) and for its spread.
     row_edges : float64, shape (n_q - 1,)
@@ -238,7 +242,7 @@ def fit_block(
             i = j - first
             h = reflection[j] & _NUMBER_MASK
             x, _, base = _predicted(excitation[j], azimuth[j], q[h], own_state, own_shape, numbers)
-            gain = numbers[3] * POLARISATION_UNIT / polarisation[j]
+            gain = own_shape[4] * POLARISATION_UNIT / polarisation[j]
             background = _background(intensity[j], sigma[j], gain)
             height, uncertain = 0.0, 0.0
             place = abs(x) * numbers[0]
@@ -250,7 +254,7 @@ def fit_block(
                 uncertain = spread[row, node] + part * (spread[row, node + 1] - spread[row, node])
             g = base * height
             own_a, own_b = 0.0, 0.0
-            if height > numbers[4] * curve[row, 0] and weight[j] > 0:
+            if height > numbers[3] * curve[row, 0] and weight[j] > 0 and active[c] == 1:
                 level = max(current[h], 0.0)
                 merged_variance = background + gain * g * level + uncertain * (base * level) ** 2
                 w = weight[j] / (FULL_WEIGHT * merged_variance)
@@ -320,7 +324,7 @@ def fit_block(
             part = place - node
             height = curve[row, node] + part * (curve[row, node + 1] - curve[row, node])
             uncertain = spread[row, node] + part * (spread[row, node + 1] - spread[row, node])
-            gain = numbers[3] * POLARISATION_UNIT / polarisation[j]
+            gain = own_shape[4] * POLARISATION_UNIT / polarisation[j]
             g = base * height
             square = mean[i] * mean[i] + uncertainty[i]
             plain = _background(intensity[j], sigma[j], gain) + gain * g * mean[i] + g * g * uncertainty[i]
@@ -333,7 +337,14 @@ def fit_block(
                 weight[j] = 0 if rejected else max(1, int(FULL_WEIGHT * w + 0.5))
             quality[c, 1] += intensity[j] * g * mean[i] / full
             quality[c, 2] += (g * mean[i]) ** 2 / full
-            quality[c, 3] += intensity[j] ** 2 / full
+            alone = _background(intensity[j], sigma[j], gain) + gain * g * prior[h]
+            alone += (g * g + 2.0 * uncertain * base * base) * prior[h] * prior[h]
+            unexplained = (intensity[j] - g * prior[h]) ** 2 / alone
+            quality[c, 3] += 0.5 * np.log(alone / full) + 0.5 * CAUCHY * CAUCHY * (
+                np.log1p(unexplained / (CAUCHY * CAUCHY)) - np.log1p(deviation / (CAUCHY * CAUCHY))
+            )
+            if active[c] != 1:
+                continue
             k = 0
             while k < len(row_edges) and q[h] * q[h] > row_edges[k]:
                 k += 1

@@ -13,9 +13,10 @@ from sfxflow.settings import Merging
 from sfxflow.symmetry import reflection_key
 
 #: Fewer crystals than this can't tell the curve's form: a Gaussian is taken.
-FEWEST_CRYSTALS_FOR_CURVE = 30
-#: Cycle (from 0) from which B, then the curve, then widths and orientations, then robust weights are fitted.
-_B_FROM, _CURVE_FROM, _GEOMETRY_FROM, _ROBUST_FROM = 1, 1, 2, 3
+FEWEST_CRYSTALS_FOR_CURVE = 10
+#: Cycle (from 0) from which B and the curve, then widths and orientations, then robust weights are fitted, and from which crystals
+#: have to agree with the others: then these are well enough described.
+_B_FROM, _CURVE_FROM, _GEOMETRY_FROM, _ROBUST_FROM, _AGREEMENT_FROM = 1, 1, 2, 3, 4
 
 
 @dataclass
@@ -91,7 +92,7 @@ def merge_blocks(blocks, collector, settings, threads=1, progress=None):
     Merged
     """
     run = _Run(blocks, collector, settings, threads)
-    if not run.active.any():
+    if not (run.active == 1).any():
         found = "no lattice was found" if not len(run.state) else "no crystal has enough usable observations"
         return run.result(found)
     for cycle in range(settings.cycles):
@@ -119,7 +120,7 @@ class _Run:
         self.status = scaling.first_status(self.counts)
         self.active = (self.status == "").astype(np.uint8)
         self.model = settings.partiality
-        if self.model == "empirical" and self.active.sum() < FEWEST_CRYSTALS_FOR_CURVE:
+        if self.model == "empirical" and np.sum(self.active) < FEWEST_CRYSTALS_FOR_CURVE:
             self.model = "gaussian"
         q2_max = float(self.q.max() ** 2 * 1.0001) if len(self.q) else 1.0
         self.curve = partiality.first_curve(self.model, q2_max, settings.max_excitation)
@@ -138,7 +139,6 @@ class _Run:
                 partiality.NODES_PER_UNIT,
                 self.curve.rows_per_q2,
                 self.reference_width,
-                self.collector.gain,
                 0.0 if unity else self.settings.min_partiality,
                 0.0 if unity else 1.0,
             ]
@@ -147,7 +147,8 @@ class _Run:
     def cycle(self, cycle):
         """One cycle: merge, then fit the crystals to it, then the curve."""
         if cycle == 0:
-            self.current[:] = self.prior[:] = scaling.mean_intensity(self)
+            self.state[:, 0], self.prior[:] = scaling.start(self)
+            self.current[:] = self.prior
         else:
             self.merge()
         fitted = np.zeros(kernels.N_PARAMETERS, np.uint8)
@@ -155,8 +156,8 @@ class _Run:
         fitted[1] = cycle >= _B_FROM
         fitted[2:] = cycle >= _GEOMETRY_FROM and self.model != "unity"
         curve_sums = self.fit(fitted, steps=0 if cycle == 0 else 4, robust=cycle >= _ROBUST_FROM)
-        if cycle > 0:
-            self.status, self.active = scaling.judged(self)
+        if cycle >= _B_FROM:
+            self.status, self.active = scaling.judged(self, agreement=cycle >= _AGREEMENT_FROM)
         stretch = scaling.fix_gauge(self)
         if cycle >= _GEOMETRY_FROM:
             self.priors = scaling.updated_priors(self, fitted)
@@ -219,7 +220,7 @@ class _Run:
 
     def describe(self, cycle):
         """A line for the log."""
-        good = self.active > 0
+        good = self.active == 1
         return (
             f"cycle {cycle + 1}: {good.sum()} crystals, scales spread by {np.std(self.state[good, 0]):.2f} (ln), "
             f"B by {np.std(self.state[good, 1]):.1f} A^2, widths by {np.std(self.state[good, 2]):.2f} (ln), "
@@ -273,7 +274,7 @@ def _crystals(run):
         "rotation": run.state[:, 3:5],
         "energy": run.state[:, 5],
         "half": run.half + 1,
-        "n_observations": np.where(run.active > 0, run.counts - rejected, 0),
+        "n_observations": np.where(run.active == 1, run.counts - rejected, 0),
         "n_rejected": rejected,
         "status": [text or "merged" for text in run.status],
     }
@@ -284,11 +285,11 @@ def _summary(run, remark):
     return {
         "remark": remark,
         "n_crystals": len(run.state),
-        "n_crystals_merged": int(run.active.sum()),
+        "n_crystals_merged": int(np.sum(run.active == 1)),
         "n_observations": collector.n_observations,
         "n_absent": collector.n_absent,
         "absent_mean_i_over_sigma": collector.absent_mean,
         "n_unusable": collector.n_unusable,
-        "gain": collector.gain,
+        "gain": float(np.median(collector.gain)) if len(run.state) else 0.0,
         "prior_widths": dict(zip(scaling.PARAMETERS, run.priors.tolist(), strict=True)),
     }

@@ -32,6 +32,7 @@ FULL_WEIGHT = 250
 _LOWEST_POLARISATION = 0.05
 #: Observations that are so much above their uncertainty tell the gain: there counting noise is nearly all of it.
 _STRONG = 15.0
+_FEWEST_STRONG = 3
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,6 @@ class Collector:
         Given; kept; of absent reflections; not finite or without an uncertainty.
     largest_d : float
         Of all reflections given, angstrom.
-    shape : list of ndarray, shape (n, 4)
-        For each crystal R0^2, eta^2, (bandwidth lambda / 2)^2 and lambda.
     """
 
     def __init__(self, cell, group, d_min=None, max_excitation=3.5):
@@ -139,7 +138,7 @@ class Collector:
         self._reciprocal = reciprocal_matrix(cell)
         self._q_max = np.inf if d_min is None else 1.0 / d_min
         self._shapes, self._hashes, self._counts = [], [], []
-        self._strong = np.zeros(2)
+        self._gains = []
         self._absent = np.zeros(2)
 
     def add(self, crystals, reflections, first_crystal):
@@ -212,7 +211,11 @@ class Collector:
             values[present] for values in (owner, hkl, intensity, sigma, excitation, polarisation, number, minus)
         )
         strong = intensity > _STRONG * sigma
-        self._strong += [np.sum(sigma[strong] ** 2), np.sum(intensity[strong])]
+        number_strong = np.bincount(owner[strong], minlength=len(shape))
+        above = np.bincount(owner[strong], sigma[strong] ** 2, len(shape))
+        below = np.bincount(owner[strong], intensity[strong], len(shape))
+        known = number_strong >= _FEWEST_STRONG
+        self._gains.append(np.where(known, above / np.where(known, below, 1.0), np.nan))
         matrix = np.asarray(crystals["reciprocal"], float)[owner]
         across = np.einsum("nij,nj->ni", matrix[:, :2], hkl)
         azimuth = np.arctan2(across[:, 1], across[:, 0]) / (2 * np.pi)
@@ -229,8 +232,9 @@ class Collector:
 
     @property
     def shape(self):
-        """ndarray, shape (n_crystals, 4)."""
-        return np.concatenate([np.empty((0, 4)), *self._shapes])
+        """R0^2, eta^2, (bandwidth lambda / 2)^2, lambda and gain of each crystal: ndarray of shape (n_crystals, 5)."""
+        shape = np.concatenate([np.empty((0, 4)), *self._shapes])
+        return np.concatenate([shape, self.gain[:, None]], axis=1)
 
     @property
     def half(self):
@@ -244,8 +248,13 @@ class Collector:
 
     @property
     def gain(self):
-        """Detector units a photon, from the variance of strong observations; 0 where there are none."""
-        return float(self._strong[0] / self._strong[1]) if self._strong[1] > 0 else 0.0
+        """Detector units a photon for each crystal, from the variances of its strong observations.
+
+        A crystal with fewer than three of these has the median of the others; without any, gains are 0 and variances as given.
+        """
+        gain = np.concatenate([np.empty(0), *self._gains])
+        known = np.isfinite(gain)
+        return np.where(known, gain, np.median(gain[known]) if known.any() else 0.0)
 
     @property
     def absent_mean(self):

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from sfxflow.merging.observations import MINUS
+
 #: Order as in the kernels' `state`; units: 1, angstrom^2, 1, radian, radian, 1.
 PARAMETERS = ("ln_scale", "B", "ln_width", "rotation_x", "rotation_y", "energy")
 #: Standard deviations of the priors before any data. Later they are estimated from the crystals, starting as so many crystals.
@@ -10,9 +12,10 @@ _PRIOR_CRYSTALS = 10.0
 #: Fewest observations of a crystal, and in how many standard deviations its scale must be positive.
 FEWEST_OBSERVATIONS = 10
 _LEAST_SIGNIFICANCE = 5.0
-#: Crystals whose scale is so many standard deviations (robust, of ln scale) off the median are left out.
-_LARGEST_DEVIATION = 6.0
+#: A scale that is by more than this factor off the median is absurd.
+_ABSURD = 1e4
 _N_SHELLS = 20
+_UNLIKE = "intensities do not agree with the other crystals"
 
 
 def first_priors():
@@ -26,24 +29,44 @@ def first_status(counts):
     return np.array([few if n < FEWEST_OBSERVATIONS else "" for n in counts], dtype=object)
 
 
-def mean_intensity(run):
-    """Mean intensity at the resolution of each reflection when all scales are 1: the start, ndarray of shape (n,)."""
-    edges = np.linspace(0, run.curve.q2_max, _N_SHELLS + 1)
-    above, below = np.zeros(_N_SHELLS), np.zeros(_N_SHELLS)
+def start(run):
+    """First scale of each crystal, and the mean intensity at the resolution of each reflection.
+
+    Returns
+    -------
+    ln_scale : ndarray, shape (n_crystals,)
+    mean : ndarray, shape (n_reflections,)
+    """
+    above, below = np.zeros((2, len(run.state)))
     for i in range(len(run.blocks)):
-        block = run.blocks[i]
-        number = np.asarray(block.columns["reflection"]) & np.uint32(0x7FFFFFFF)
-        q2 = run.q[number] ** 2
-        crystal = block.first_crystal + np.repeat(np.arange(len(block.offsets) - 1), np.diff(block.offsets))
+        crystal, _, height, intensity = _first_view(run, run.blocks[i])
+        # roots, so that a few outliers don't make the scale
+        above += np.bincount(crystal, np.sqrt(height * np.maximum(intensity, 0.0)), len(above))
+        below += np.bincount(crystal, height, len(below))
+    positive = (above > 0) & (below > 0) & (run.active == 1)
+    scale = np.ones(len(above))
+    scale[positive] = (above[positive] / below[positive]) ** 2
+    scale[~positive] = np.median(scale[positive]) if positive.any() else 1.0
+    edges = np.linspace(0, run.curve.q2_max, _N_SHELLS + 1)
+    above, below = np.zeros((2, _N_SHELLS))
+    for i in range(len(run.blocks)):
+        crystal, q2, height, intensity = _first_view(run, run.blocks[i])
+        shell = np.minimum((q2 / edges[1]).astype(int), _N_SHELLS - 1)
+        above += np.bincount(shell, height * intensity / scale[crystal], _N_SHELLS)
+        below += np.bincount(shell, height**2, _N_SHELLS)
+    return np.log(scale), _interpolated(run.q, edges, above, below)
+
+
+def _first_view(run, block):
+    """Crystal, q^2, partiality by a Gaussian of the widths as given (0 for crystals left out) and intensity of observations."""
+    q2 = run.q[np.asarray(block.columns["reflection"]) & np.uint32(MINUS - 1)] ** 2
+    crystal = block.first_crystal + np.repeat(np.arange(len(block.offsets) - 1), np.diff(block.offsets))
+    height = (run.active[crystal] == 1).astype(float)
+    if run.model != "unity":
         shape = run.shape[crystal]
         width = np.sqrt(shape[:, 0] + shape[:, 1] * q2 + shape[:, 2] * q2**2)
-        x = np.abs(block.columns["excitation"]) / width
-        height = np.exp(-(x**2) / 2) * run.reference_width / width if run.model != "unity" else np.ones_like(x)
-        height *= run.active[crystal]
-        shell = np.minimum((q2 / edges[1]).astype(int), _N_SHELLS - 1)
-        above += np.bincount(shell, height * block.columns["intensity"], _N_SHELLS)
-        below += np.bincount(shell, height**2, _N_SHELLS)
-    return _interpolated(run.q, edges, above, below)
+        height *= np.exp(-0.5 * (block.columns["excitation"] / width) ** 2) * run.reference_width / width
+    return crystal, q2, height, np.asarray(block.columns["intensity"], float)
 
 
 def prior_intensity(q, merged, information, previous):
@@ -75,7 +98,7 @@ def fix_gauge(run):
     float
         Factor by which the widths were divided: the curve has to be stretched by it.
     """
-    good = run.active > 0
+    good = run.active == 1
     if not good.any():
         return 1.0
     shift = run.state[good, :3].mean(axis=0)
@@ -90,7 +113,7 @@ def fix_gauge(run):
 
 def updated_priors(run, fitted):
     """Standard deviations of the priors from the crystals' parameters and their posterior variances (one step of EM)."""
-    good = run.active > 0
+    good = run.active == 1
     n = good.sum()
     found = np.sum(run.state[good] ** 2 + run.quality[good, 4:], axis=0)
     found[3] = found[4] = (found[3] + found[4]) / 2
@@ -99,25 +122,23 @@ def updated_priors(run, fitted):
     return np.where(fitted > 0, updated, run.priors)
 
 
-def judged(run):
+def judged(run, agreement):
     """Which crystals count: status texts and the kernels' `active`.
 
-    A crystal counts when its scale is significantly above zero (the crystal agrees with the others at all) and is not absurd.
+    A crystal counts when its scale is significantly above zero and not absurd, and, where `agreement` is asked for, when the other
+    crystals predict its intensities better than Wilson's distribution does. Crystals that fail go on being fitted.
     """
     status = first_status(run.counts)
-    tried = run.active > 0
-    used, above, below = run.quality[:, 0], run.quality[:, 1], run.quality[:, 2]
+    tried = status == ""
+    used, above, below, gained = run.quality[:, :4].T
     with np.errstate(divide="ignore", invalid="ignore"):
         significance = np.where(below > 0, above / np.sqrt(below), 0.0)
     status[tried & (used < FEWEST_OBSERVATIONS)] = "too few observations in common with other crystals"
-    unlike = tried & (status == "") & ~(significance > _LEAST_SIGNIFICANCE)
-    status[unlike] = "intensities do not agree with the other crystals"
-    good = tried & (status == "")
-    if good.sum() > 10:
-        scale = run.state[:, 0]
-        median = np.median(scale[good])
-        deviation = max(1.4826 * np.median(np.abs(scale[good] - median)), 0.1)
-        status[good & (np.abs(scale - median) > _LARGEST_DEVIATION * deviation)] = "absurd scale"
-    earlier = ~tried & (run.status != "")
-    status[earlier] = run.status[earlier]
-    return status, (status == "").astype(np.uint8)
+    status[(status == "") & ~(significance > _LEAST_SIGNIFICANCE)] = "scale not significantly above zero"
+    if agreement:
+        status[(status == "") & (gained < 0)] = _UNLIKE
+    good = status == ""
+    if good.any():
+        ratio = run.state[:, 0] - np.median(run.state[good, 0])
+        status[good & (np.abs(ratio) > np.log(_ABSURD))] = "absurd scale"
+    return status, np.where(status == "", 1, np.where(tried, 2, 0)).astype(np.uint8)
