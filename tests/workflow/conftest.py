@@ -125,9 +125,9 @@ class Experiment:
         text = self.snakemake("--dry-run", *arguments)
         if "Nothing to be done" in text:
             return {}
-        stats = re.search(r"^job +count\n[- ]+\n(.*?)\n\n", text, re.S | re.M).group(1)
+        stats = re.search(r"^job +count\n[- ]+\n(.*?)\n\n", text, re.DOTALL | re.MULTILINE).group(1)
         counts = {line.split()[0]: int(line.split()[1]) for line in stats.splitlines()}
-        messages = set(re.findall(r"^Job \d+: (.*)$", text, re.M))
+        messages = set(re.findall(r"^Job \d+: (.*)$", text, re.MULTILINE))
         jobs = {rule: {m for m in messages if m.startswith(MESSAGES[rule])} for rule in counts if rule in MESSAGES}
         assert {rule: len(found) for rule, found in jobs.items()} == {r: n for r, n in counts.items() if r in MESSAGES}
         return jobs

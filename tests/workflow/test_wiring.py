@@ -157,7 +157,7 @@ def test_profile_by_link_from_the_root(profile):
 
 def test_default_profile_has_built_in_options_only():
     text = (ROOT / "profiles/default/profile.yaml").read_text()
-    assert not re.search(r"^(executor|logger|.*-plugin)", text, re.M)
+    assert not re.search(r"^(executor|logger|.*-plugin)", text, re.MULTILINE)
 
 
 def test_container_carries_the_version():
