@@ -110,7 +110,9 @@ class Experiment:
         if "PYTHONPATH" not in self.environment:
             return forked.snakemake(arguments, self.folder, environment)
         argv = [sys.executable, "-m", "snakemake", *arguments]
-        done = subprocess.run(argv, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            argv, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
         return done.returncode, done.stdout + done.stderr
 
     def snakemake(self, *arguments):
