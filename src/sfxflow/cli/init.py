@@ -60,6 +60,8 @@ def add_arguments(parser):
 def run(args):
     """Check everything, then write."""
     directory = Path(args.output)
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"--output: {directory} is a file, a folder is expected")
     targets = [directory / "config" / name for name in ("config.yaml", "runs.tsv")]
     existing = [str(path) for path in targets if path.exists()]
     if existing and not args.force:
@@ -85,10 +87,9 @@ def run(args):
         for column in ("frames", "geometry", "mask"):
             row[column] = written_path(row[column], directory)
 
-    with written_whole(targets[0]) as temporary:
-        temporary.write_text(config_text(dataset, config, origin), encoding="utf-8")
-    with written_whole(targets[1]) as temporary:
-        temporary.write_text(runs_text(rows, origin), encoding="utf-8")
+    with written_whole(targets[0]) as config_file, written_whole(targets[1]) as runs_file:
+        config_file.write_text(config_text(dataset, config, origin), encoding="utf-8")
+        runs_file.write_text(runs_text(rows, origin), encoding="utf-8")
     print(f"wrote {targets[0]} and {targets[1]}")
     print(_copy_profiles(directory))
 

@@ -202,7 +202,7 @@ def test_a_name_with_magic_characters_that_exists_is_itself(tmp_path):
 
 def test_what_a_worker_needs_can_be_pickled():
     detector = geometry()
-    assert pickle.loads(pickle.dumps(detector)) == detector  # noqa: S301 -- our own bytes
+    assert pickle.loads(pickle.dumps(detector)) == detector
 
 
 # ---- links
