@@ -14,11 +14,13 @@ import h5py
 import hdf5plugin
 import numpy as np
 
+from sfxflow.cell import Cell
 from sfxflow.errors import InputError
-from sfxflow.io.cell_file import write_cell
+from sfxflow.io.cell_file import lattice_of, write_cell
 from sfxflow.io.files import provenance_json, written_whole
 from sfxflow.io.geom_writer import write_geom
 from sfxflow.io.hkl import write_hkl
+from sfxflow.point_group import point_group_name
 from sfxflow.simulate.detector import DATA_PATH, ENERGY_PATH, MASK_PATH
 from sfxflow.units import wavelength
 
@@ -305,14 +307,19 @@ class SimulatedFiles:
             self._text("detector.geom", lambda path: write_geom(path, experiment.detector, self.provenance))
         else:
             (self.folder / "detector.geom").unlink(missing_ok=True)
-        self._text(f"{experiment.name}.cell", lambda path: write_cell(path, experiment.unit_cell, self.provenance))
+        self._text(
+            f"{experiment.name}.cell",
+            lambda path: write_cell(
+                path, Cell(*experiment.cell_parameters, *lattice_of(experiment.gemmi_group)), self.provenance
+            ),
+        )
         factors = experiment.structure_factors
         n = len(factors.unique)
         self._text(
             "truth.hkl",
             lambda path: write_hkl(
                 path,
-                experiment.gemmi_group.laue_str(),
+                point_group_name(experiment.gemmi_group),
                 factors.unique,
                 factors.unique_intensity,
                 np.zeros(n),

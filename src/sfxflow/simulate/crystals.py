@@ -68,13 +68,15 @@ def standard_reciprocal(parameters):
     return np.array(gemmi.UnitCell(*parameters).frac.mat.tolist()).T
 
 
-def jittered_cell(parameters, crystal_system, spread, rng):
-    """A cell near `parameters` that keeps the lattice's symmetry.
+def jittered_cell(parameters, group, spread, rng):
+    """A cell near `parameters` that keeps the lattice's symmetry (`group` is a gemmi.SpaceGroup).
 
     Lengths change together and along the unique axis on its own, each with relative standard deviation `spread`; angles stay.
     """
     lengths = np.array(parameters[:3]) * (1.0 + spread * rng.standard_normal())
-    independent = {"tetragonal": (2,), "hexagonal": (2,), "trigonal": (2,), "cubic": ()}.get(crystal_system, (0, 1, 2))
+    system = "rhombohedral" if group.ext == "R" else group.crystal_system_str()
+    of_system = {"tetragonal": (2,), "hexagonal": (2,), "trigonal": (2,), "rhombohedral": (), "cubic": ()}
+    independent = of_system.get(system, (0, 1, 2))
     for axis in independent:
         lengths[axis] *= 1.0 + spread * rng.standard_normal()
     return (*lengths, *parameters[3:])
@@ -135,20 +137,20 @@ def spectrum(shape, bandwidth, n_points, rng):
     return 1.0 + bandwidth * x, weights / weights.sum()
 
 
-def draw_lattice(cell, crystal_system, settings, mean_intensity, rng):
+def draw_lattice(cell, group, settings, mean_intensity, rng):
     """One random crystal.
 
     Parameters
     ----------
     cell : sequence of 6 floats
-    crystal_system : str
+    group : gemmi.SpaceGroup
     settings : Experiment
         Its section 'crystals'.
     mean_intensity : float
         Mean squared structure factor, to which `settings.photons` refers.
     rng : numpy.random.Generator
     """
-    parameters = jittered_cell(cell, crystal_system, settings.cell_spread, rng)
+    parameters = jittered_cell(cell, group, settings.cell_spread, rng)
     reciprocal = random_rotation(rng) @ standard_reciprocal(parameters)
     scale = settings.photons / mean_intensity * np.exp(settings.scale_spread * rng.standard_normal())
     b_factor = settings.b_spread * np.clip(rng.standard_normal(), -2.5, 2.5)

@@ -6,7 +6,6 @@ from functools import cached_property
 import gemmi
 import numpy as np
 
-from sfxflow.cell import Cell
 from sfxflow.errors import InputError
 from sfxflow.settings import setting
 from sfxflow.simulate import detector, images, structure
@@ -106,14 +105,6 @@ class Experiment:
         if group is None:
             raise InputError(f"space_group: {self.space_group!r} is not a space group (expected for example P43212)")
         return group
-
-    @property
-    def unit_cell(self):
-        """The mean cell as `sfxflow.cell.Cell`."""
-        system = self.gemmi_group.crystal_system_str()
-        lattice_type = {"trigonal": "hexagonal"}.get(system, system)
-        unique_axis = {"tetragonal": "c", "hexagonal": "c", "monoclinic": "b"}.get(lattice_type, "*")
-        return Cell(*self.cell_parameters, lattice_type, self.gemmi_group.centring_type(), unique_axis)
 
     @property
     def largest_value(self):

@@ -62,9 +62,12 @@ def frame_truth(experiment, index):
     lattices = []
     if n_lattices:
         mean_intensity = experiment.structure_factors.intensity.mean()
-        system = experiment.gemmi_group.crystal_system_str()
         for _ in range(n_lattices):
-            lattices.append(crystals.draw_lattice(experiment.cell_parameters, system, experiment, mean_intensity, rng))
+            lattices.append(
+                crystals.draw_lattice(
+                    experiment.cell_parameters, experiment.gemmi_group, experiment, mean_intensity, rng
+                )
+            )
     return crystals.FrameTruth(
         index=index,
         kind=kind,

@@ -1,6 +1,9 @@
 """Ready-made experiments."""
 
+import re
+
 import gemmi
+import numpy as np
 
 from sfxflow.errors import InputError
 from sfxflow.settings import checked_values
@@ -36,7 +39,7 @@ PRESETS = {
 }  # fmt: skip
 
 
-def preset(name, seed=0, **overrides):
+def preset(name, /, seed=0, **overrides):
     """An experiment by name, with some settings changed.
 
     Parameters
@@ -65,10 +68,16 @@ def preset(name, seed=0, **overrides):
 
 
 def _check_together(experiment):
-    group = experiment.gemmi_group
-    if not gemmi.UnitCell(*experiment.cell_parameters).is_compatible_with_spacegroup(group):
-        cell = " ".join(f"{value:g}" for value in experiment.cell_parameters)
-        raise InputError(f"the cell {cell} is impossible in space group {experiment.space_group}")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", experiment.name):
+        raise InputError(f"name: {experiment.name!r} can't name a file; letters, digits and _ . + - are expected")
+    cell = gemmi.UnitCell(*experiment.cell_parameters)
+    described = " ".join(f"{value:g}" for value in experiment.cell_parameters)
+    if not cell.volume > 0.0:
+        raise InputError(
+            f"no cell has the angles {experiment.alpha:g} {experiment.beta:g} {experiment.gamma:g} degrees"
+        )
+    if not cell.is_compatible_with_spacegroup(experiment.gemmi_group):
+        raise InputError(f"the cell {described} is impossible in space group {experiment.space_group}")
     needs = {
         "negative": ("int16", "int32", "float32"),
         "largest": ("int16", "uint16", "int32", "uint32"),
@@ -80,3 +89,13 @@ def _check_together(experiment):
             f"bad_pixels: {experiment.bad_pixels!r} is impossible in pixels of type {experiment.dtype};"
             f" choose dtype from {', '.join(allowed)}, or bad_pixels = mask"
         )
+    if experiment.saturation * experiment.adu_per_photon > experiment.largest_value:
+        raise InputError(
+            f"saturation: {experiment.saturation:g} photons of {experiment.adu_per_photon:g} are more than a pixel of type"
+            f" {experiment.dtype} holds ({experiment.largest_value})"
+        )
+    rows, columns = experiment.panel_rows, experiment.panel_columns
+    half_width = columns * (experiment.panel_fs + experiment.gap) / 2
+    half_height = rows * (experiment.panel_ss + experiment.gap) / 2
+    if experiment.beamstop >= np.hypot(half_width, half_height):
+        raise InputError(f"beamstop: no pixel is left outside a shadow of {experiment.beamstop:g} pixels")
