@@ -34,7 +34,7 @@ def excitation_in_widths(excitation, lab, q, wavelength, sigma_q, width, rotatio
     q : ndarray, shape (n,)
         1/d by the dataset's cell.
     wavelength, sigma_q, width, energy : ndarray, shape (n,)
-        Angstrom; sigma(q) before the factor `width`; relative change of the energy.
+        Angstrom; sigma(q) before the factor `width`; by which fraction the energy was taken too high.
     rotation : ndarray, shape (n, 2)
         Radian, about x and y.
     """
