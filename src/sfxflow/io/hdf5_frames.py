@@ -10,7 +10,9 @@ from sfxflow.errors import FrameError, InputError
 from sfxflow.geometry import Panel
 from sfxflow.io.chunks import PlaneReader
 from sfxflow.io.hdf5 import dataset_at, dataset_or_none, listing, missing_link, open_hdf5
-from sfxflow.io.masks import good_by_bits, is_per_event, mask_plane, panel_slice
+from sfxflow.io.masks import good_by_bits, is_per_event, mask_array, mask_plane, panel_slice
+
+_MASKS_KEPT = 4
 
 
 class Block:
@@ -74,6 +76,7 @@ class Hdf5Frames:
         self._readers = {}
         self._virtual = {}
         self._values = {}
+        self._masks = {}
         self._sources = {}
         try:
             self._events = self._list_events()
@@ -251,8 +254,20 @@ class Hdf5Frames:
         """
         names, indices = self._event(i)
         handle = self._handle if other is None else other
-        dataset = dataset_at(handle, _filled(mask.data, names), f"mask of panel {panel.name}, as the geometry says")
-        good[panel_slice(panel)] &= good_by_bits(mask_plane(dataset, panel, indices), mask.good_bits, mask.bad_bits)
+        path = _filled(mask.data, names)
+        key = (handle.filename, path, panel.dims.index("fs"), indices)
+        if key not in self._masks:
+            # The panels take their parts one after the other: a few arrays at hand spare reading each again and again.
+            if len(self._masks) >= _MASKS_KEPT:
+                self._masks.clear()
+            dataset = dataset_at(handle, path, f"mask of panel {panel.name}, as the geometry says")
+            try:
+                self._masks[key] = mask_array(dataset, panel.dims, indices)
+            except (OSError, RuntimeError, ValueError, IndexError) as error:
+                where = f"{handle.filename}: {path}: the mask of {self.event(i) or 'the frame'}"
+                raise InputError(f"{where} can't be read ({_short(error)})") from None
+        plane = mask_plane(self._masks[key], panel, f"{handle.filename}: {path}")
+        good[panel_slice(panel)] &= good_by_bits(plane, mask.good_bits, mask.bad_bits)
 
     def _check_values(self):
         for path, meaning in ((self._detector.photon_energy, "photon energy"), (self._detector.clen, "camera length")):

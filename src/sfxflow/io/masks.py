@@ -73,15 +73,49 @@ def is_per_event(mask, dataset_shape, dims):
     return any(size > 1 for size, dim in zip(dataset_shape, dims, strict=True) if dim == "%")
 
 
-def mask_plane(dataset, panel, indices):
-    """The panel's part of a mask array, from a dataset with the data's dimensions or without those of the events.
+def mask_array(dataset, dims, indices):
+    """A mask array without the dimensions of the events, from a dataset with them or without.
 
     Parameters
     ----------
     dataset : h5py.Dataset
-    panel : Panel
+    dims : tuple
+        As `Panel.dims`.
     indices : sequence of int
         The event's indices along the '%' dimensions.
+
+    Returns
+    -------
+    ndarray
+
+    Raises
+    ------
+    InputError
+        It has neither the data's dimensions nor those without '%'.
+    """
+    without = tuple(dim for dim in dims if dim != "%")
+    if dataset.ndim == len(without):
+        return dataset[()]
+    if dataset.ndim != len(dims):
+        raise InputError(
+            f"{dataset.file.filename}: the mask {dataset.name} has {dataset.ndim} dimensions; the data's {len(dims)}, or "
+            f"{len(without)} without those of the events, are expected"
+        )
+    remaining = iter(indices)
+    events = [next(remaining) if dim == "%" else None for dim in dims]
+    where = [slice(None) if i is None else 0 if size == 1 else i for i, size in zip(events, dataset.shape, strict=True)]
+    return dataset[tuple(where)]
+
+
+def mask_plane(values, panel, name):
+    """The panel's part of what `mask_array` gives.
+
+    Parameters
+    ----------
+    values : ndarray
+    panel : Panel
+    name : str
+        File and dataset, for the message.
 
     Returns
     -------
@@ -90,31 +124,19 @@ def mask_plane(dataset, panel, indices):
     Raises
     ------
     InputError
-        Its shape does not fit the panel.
+        Its shape does not reach the panel.
     """
-    dims = panel.dims
-    if dataset.ndim != len(dims):
-        dims = tuple(dim for dim in dims if dim != "%")
-    if dataset.ndim != len(dims):
-        raise InputError(
-            f"{dataset.file.filename}: the mask {dataset.name} has {dataset.ndim} dimensions, panel {panel.name} needs "
-            f"{len(dims)} or {len(panel.dims)}"
-        )
+    dims = tuple(dim for dim in panel.dims if dim != "%")
     limits = {"ss": (panel.min_ss, panel.max_ss), "fs": (panel.min_fs, panel.max_fs)}
-    where, remaining = [], list(indices)
-    for dim, size in zip(dims, dataset.shape, strict=True):
-        if dim == "%":
-            index = remaining.pop(0)
-            where.append(0 if size == 1 else index)
-        else:
-            low, high = limits.get(dim, (dim, dim))
-            where.append(slice(low, high + 1) if dim in limits else dim)
-        if dim != "%" and high >= size:
+    for dim, size in zip(dims, values.shape, strict=True):
+        last = limits[dim][1] if dim in limits else dim
+        if last >= size:
             raise InputError(
-                f"{dataset.file.filename}: the mask {dataset.name} has the shape {dataset.shape}, but panel {panel.name} reaches "
-                f"{dim if dim in limits else 'index'} {high}; the mask must have the shape of the data"
+                f"{name}: the mask has the shape {values.shape}, but panel {panel.name} reaches {dim if dim in limits else 'index'} "
+                f"{last}; the mask must have the shape of the data"
             )
-    plane = dataset[tuple(where)]
+    where = [slice(limits[dim][0], limits[dim][1] + 1) if dim in limits else dim for dim in dims]
+    plane = values[tuple(where)]
     return plane if dims.index("ss") < dims.index("fs") else plane.T
 
 
@@ -187,7 +209,10 @@ def extra_mask(given, detector, frame_shape=None):
     path = str(given)
     if h5py.is_hdf5(path):
         with open_hdf5(path) as handle:
-            values = _only_mask(handle, path)[()]
+            try:
+                values = _only_mask(handle, path)[()]
+            except (OSError, RuntimeError) as error:
+                raise InputError(f"{path}: the mask can't be read ({error})") from None
     else:
         values = image_array(path)
     values = np.squeeze(values)

@@ -182,7 +182,53 @@ def test_a_mask_of_another_shape_in_the_geometry(file):
     add(file, "/m", np.zeros((ROWS, COLUMNS), dtype="u1"))
     with pytest.raises(InputError) as caught:
         open_frames(file, detector("mask = /m\nmask_bad = 1"))
-    assert "f.h5: the mask /m has the shape (8, 6), but panel p1 reaches ss 15" in str(caught.value)
+    assert "f.h5: /m: the mask has the shape (8, 6), but panel p1 reaches ss 15" in str(caught.value)
+
+
+def test_a_mask_with_too_few_dimensions(file):
+    add(file, "/m", np.zeros(ROWS, dtype="u1"))
+    with pytest.raises(
+        InputError, match=r"f\.h5: the mask /m has 1 dimensions; the data's 3, or 2 without those of the events"
+    ):
+        open_frames(file, detector("mask = /m\nmask_bad = 1"))
+
+
+@pytest.mark.parametrize("per_event", [False, True])
+def test_masks_of_a_stack_of_panels(tmp_path, per_event):
+    values = RNG.integers(0, 2, (3, 2, ROWS, COLUMNS)).astype("u1")
+    with h5py.File(tmp_path / "f.h5", "w") as handle:
+        handle["/data"] = np.zeros(values.shape, dtype="i2")
+        handle["/m"] = values if per_event else values[0]
+    words = text("mask = /m\nmask_bad = 1\ndim2 = ss\ndim3 = fs\nmin_ss = 0\nmax_ss = 7", "dim1 = 1", "dim1 = 0")
+    words = "\n".join(
+        line for line in words.splitlines() if not line.startswith(("p0/min", "p0/max", "p1/min", "p1/max", "dim1"))
+    )
+    with open_frames(tmp_path / "f.h5", parse_geom(words, "g")) as frames:
+        for i in range(3):
+            good = frames.mask if not per_event else frames.read(i).good
+            expected = values[i if per_event else 0]
+            for panel, k in zip(frames.detector.panels, (1, 0), strict=True):
+                np.testing.assert_array_equal(good[panel.slab_ss : panel.slab_ss + ROWS], expected[k] == 0)
+
+
+def test_a_frame_whose_own_mask_is_corrupt_or_missing_fails_alone(file):
+    values = np.stack([array() for _ in range(2)])
+    with h5py.File(file, "a") as handle:
+        dataset = handle.create_dataset("/m", data=values, chunks=(1, 2 * ROWS, COLUMNS), compression="gzip")
+        dataset.id.write_direct_chunk((1, 0, 0), b"nonsense")
+    with open_frames(file, detector("mask = /m\nmask_bad = 1")) as frames:
+        np.testing.assert_array_equal(frames.read(0).good, (values[0] & 1) == 0)
+        for i in (1, 2):
+            with pytest.raises(FrameError, match=f"/m: the mask of //{i} can't be read"):
+                frames.read(i)
+
+
+def test_a_mask_of_the_user_that_is_corrupt(file, tmp_path):
+    with h5py.File(tmp_path / "user.h5", "w") as handle:
+        dataset = handle.create_dataset("/mask", data=array(), chunks=(2 * ROWS, COLUMNS), compression="gzip")
+        dataset.id.write_direct_chunk((0, 0), b"nonsense")
+    with pytest.raises(InputError, match=r"user\.h5: the mask can't be read"):
+        open_frames(file, detector(), tmp_path / "user.h5")
 
 
 def test_a_mask_that_is_not_in_the_file(file):
