@@ -153,7 +153,7 @@ def _summary(lattice, peaks):
             np.linalg.norm(peaks.q[members], axis=1),
             refined.excitation_error[members],
             refined.inlier[members],
-            refined.shift,
+            refined.offsets,
         ),
     }
 
@@ -199,7 +199,8 @@ def _refined_rows(indexer, i, found, profile):
                 "profile_radius": refined.profile_sigma * profile.radius,
                 "mosaicity": refined.profile_sigma * profile.mosaicity,
                 "bandwidth": refined.profile_sigma * profile.bandwidth,
-                "shift": refined.shift,
+                "shift": refined.offsets[:2],
+                "excess": refined.offsets[2],
                 "n_peaks": int(true_pairs.sum()),
                 "log10_p": lattice["log10_p"],
                 "rms_position": np.sqrt(2.0) * refined.position_sigma,

@@ -1,16 +1,17 @@
-"""What the crystals of a chunk have in common: the profile of their reflections and the shift of the pattern."""
+"""What the crystals of a chunk have in common: the profile of their reflections, the shift of the pattern and the excess of the camera length."""
 
 import numpy as np
 from scipy.optimize import nnls
 
-from sfxflow.indexing.refine import LEAST_PROFILE_SIGMA, Profile
+from sfxflow.indexing.refine import FIRST_EXCESS_SIGMA, FIRST_SHIFT_SIGMA, LEAST_PROFILE_SIGMA, Profile
 
-#: With fewer lattices the shift is not pooled: their mean says little.
-LEAST_LATTICES = 10
+#: With fewer lattices offsets are not pooled: their mean says little.
+LEAST_LATTICES = 5
 #: Least standard deviation of a crystal's shift from the pooled one, pixel: a tighter prior would bias what is refined with it.
 LEAST_SHIFT_SIGMA = 0.1
-#: First guess of a crystal's shift, pixel.
-FIRST_SHIFT_SIGMA = 0.5
+#: Standard deviation of a crystal's excess from the pooled one. The detector stands still: what varies is where along the beam the crystal
+#: is and the photon energy, by some 1e-4.
+EXCESS_SIGMA = 5e-4
 
 
 def pooled_profile(q, excitation_error, weight, wavelength):
@@ -53,12 +54,12 @@ def pooled_profile(q, excitation_error, weight, wavelength):
 
 
 def pool_lattices(lattices, wavelength, pixel_size):
-    """Profile and shift common to the lattices of a chunk.
+    """Profile and offsets common to the lattices of a chunk.
 
     Parameters
     ----------
     lattices : list of tuple
-        (|q|, excitation error, probability of a true pair) of the peaks, and the shift in metre, of each lattice.
+        (|q|, excitation error, probability of a true pair) of the peaks, and the offsets, of each lattice.
     wavelength, pixel_size : float
         Angstrom, metre.
 
@@ -68,10 +69,11 @@ def pool_lattices(lattices, wavelength, pixel_size):
     """
     q, excitation_error, weight = (np.concatenate([lattice[i] for lattice in lattices]) for i in range(3))
     radius, mosaicity, bandwidth = pooled_profile(q, excitation_error, weight, wavelength)
-    shift, shift_sigma = np.zeros(2), FIRST_SHIFT_SIGMA * pixel_size
+    offsets = np.zeros(3)
+    sigmas = np.array([FIRST_SHIFT_SIGMA * pixel_size, FIRST_SHIFT_SIGMA * pixel_size, FIRST_EXCESS_SIGMA])
     if len(lattices) >= LEAST_LATTICES:
-        shifts = np.array([lattice[3] for lattice in lattices])
-        shift = np.median(shifts, axis=0)
-        spread = 1.48 * np.median(np.abs(shifts - shift))
-        shift_sigma = max(LEAST_SHIFT_SIGMA * pixel_size, float(spread))
-    return Profile(radius, mosaicity, bandwidth, tuple(shift), shift_sigma)
+        several = np.array([lattice[3] for lattice in lattices])
+        offsets = np.median(several, axis=0)
+        spread = 1.48 * np.median(np.abs(several - offsets), axis=0)
+        sigmas = np.array([*np.maximum(LEAST_SHIFT_SIGMA * pixel_size, spread[:2]), EXCESS_SIGMA])
+    return Profile(radius, mosaicity, bandwidth, tuple(offsets), tuple(sigmas))

@@ -1,4 +1,4 @@
-"""Prediction refinement: orientation, cell and shift of one lattice against its peaks, with false peaks among them.
+"""Prediction refinement: orientation, cell and offsets of one lattice against its peaks, with false peaks among them.
 
 Every peak is paired with its nearest reciprocal-lattice point; its residuals are the distance from the predicted position (pixel) and
 the excitation error of the point (1/angstrom). A pair is either a true one, with Gaussian residuals, or a chance one, with residuals
@@ -21,6 +21,10 @@ LEAST_PROFILE_SIGMA = 1e-5
 #: Standard deviations of the priors: cell length (relative), cell angle (degree).
 CELL_LENGTH_PRIOR = 0.02
 CELL_ANGLE_PRIOR = 1.0
+#: Standard deviations of a crystal's shift (pixel) and excess before anything is pooled: centres are known to half a pixel, camera
+#: lengths to one per cent.
+FIRST_SHIFT_SIGMA = 0.5
+FIRST_EXCESS_SIGMA = 0.01
 #: The width of one crystal's excitation errors is drawn to the pooled one as if so many more peaks had been seen.
 POOLED_WIDTH_WEIGHT = 10.0
 
@@ -37,17 +41,17 @@ class Profile:
         eta, radian.
     bandwidth : float
         Relative sigma of the photon energy.
-    shift : tuple of float
-        Mean shift of the pattern, metre.
-    shift_sigma : float
-        Standard deviation of one crystal's shift from it, metre.
+    offsets : tuple of 3 floats
+        Mean shift of the pattern along x and y, metre, and mean excess (`RefinedLattice`).
+    offset_sigmas : tuple of 3 floats
+        Standard deviation of one crystal's offsets from them.
     """
 
     radius: float
     mosaicity: float
     bandwidth: float
-    shift: tuple
-    shift_sigma: float
+    offsets: tuple
+    offset_sigmas: tuple
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,10 @@ class RefinedLattice:
     ----------
     reciprocal : ndarray, shape (3, 3)
         Columns a*, b*, c* of the conventional cell, 1/angstrom.
-    shift : ndarray, shape (2,)
-        Of the pattern, metre.
+    offsets : ndarray, shape (3,)
+        Shift of the pattern along x and y, metre, and excess: the camera length is too long by this fraction. The cell is that for
+        the camera length as given: with an excess of 1 % it is 1 % larger than the crystal's own, positions at low angles hardly
+        change, and the Ewald sphere that fits this cell is 1 % smaller than 1 / wavelength.
     hkl : ndarray of int, shape (n, 3)
         Nearest reflection of each peak.
     inlier : ndarray, shape (n,)
@@ -67,7 +73,7 @@ class RefinedLattice:
     distance : ndarray, shape (n,)
         From the predicted position, pixel.
     excitation_error : ndarray, shape (n,)
-        1/angstrom.
+        From the Ewald sphere that the excess gives, 1/angstrom.
     position_sigma : float
         Pixel, in each direction.
     profile_sigma : float
@@ -75,7 +81,7 @@ class RefinedLattice:
     """
 
     reciprocal: np.ndarray
-    shift: np.ndarray
+    offsets: np.ndarray
     hkl: np.ndarray
     inlier: np.ndarray
     distance: np.ndarray
@@ -142,51 +148,138 @@ def _rotation(vector):
 
 
 @njit(cache=True)
-def pair_residuals(reciprocal, shift, hkl, panel, position, to_panel, k, residuals, jacobian):
+def ray_offset(qx, qy, qz, k, mosaic_share, bandwidth_share):
+    """How far the ray of a partially reflecting point lies from s = q + k z, for one unit of excitation error.
+
+    Parameters
+    ----------
+    qx, qy, qz, k : float
+        Reciprocal-lattice point and 1 / wavelength, 1/angstrom.
+    mosaic_share, bandwidth_share : float
+        Shares of (eta q)^2 and of the bandwidth's term in sigma(q)^2.
+
+    Returns
+    -------
+    tuple of 3 floats
+        e: the ray is s + excitation_error * e.
+
+    Notes
+    -----
+    The mean point of a Gaussian reciprocal-lattice point with covariance C, given that it lies on the Ewald sphere with normal
+    n = s/|s|, is off its centre by the excitation error times C n / (n C n). For a spherical point this is along n, which leaves
+    the ray's direction alone; for mosaic blocks, turned against each other, it keeps |q|; for a band of energies, the point stays
+    and k changes. With several causes, their shares of the variance weigh them.
+    """
+    sx, sy, sz = qx, qy, qz + k
+    norm = math.sqrt(sx * sx + sy * sy + sz * sz)
+    nx, ny, nz = sx / norm, sy / norm, sz / norm
+    q2 = qx * qx + qy * qy + qz * qz
+    along = (nx * qx + ny * qy + nz * qz) / q2
+    across = 1.0 - along * along * q2
+    ex = mosaic_share * ((nx - along * qx) / across - nx)
+    ey = mosaic_share * ((ny - along * qy) / across - ny)
+    ez = mosaic_share * ((nz - along * qz) / across - nz) - bandwidth_share / (1.0 - nz)
+    return ex, ey, ez
+
+
+@njit(cache=True)
+def pair_residuals(reciprocal, offsets, hkl, shares, panel, position, to_panel, depth, k, residuals, jacobian):
     """Residuals of each pair and their derivatives with respect to q and to the shift.
 
     Parameters
     ----------
     reciprocal : ndarray, shape (3, 3)
-    shift : ndarray, shape (2,)
-        Metre.
+    offsets : ndarray, shape (3,)
+        Shift (metre) and excess.
     hkl : ndarray, shape (n, 3)
+    shares : ndarray, shape (n, 2)
+        Shares of mosaicity and bandwidth in sigma(q)^2 (`ray_offset`).
     panel : ndarray of int, shape (n,)
     position : ndarray, shape (n, 2)
         Observed, along fs and ss from the panel's corner, pixel.
     to_panel : ndarray, shape (p, 3, 3)
         Inverse of (fs, ss, origin) of each panel in its columns, 1/metre: maps a ray to (fs, ss, 1) / t.
+    depth : ndarray, shape (p,)
+        Camera length of each panel, metre.
     k : float
         1 / wavelength, 1/angstrom.
     residuals : ndarray, shape (n, 3)
         Set to predicted minus observed fs, ss (pixel) and the excitation error (1/angstrom).
-    jacobian : ndarray, shape (n, 3, 5)
-        Set to their derivatives with respect to qx, qy, qz (1/angstrom) and the shift in x and y (metre).
+    jacobian : ndarray, shape (n, 3, 6)
+        Set to their derivatives with respect to qx, qy, qz (1/angstrom), the shift in x and y (metre) and the excess.
     """
     for i in range(hkl.shape[0]):
-        sx = reciprocal[0, 0] * hkl[i, 0] + reciprocal[0, 1] * hkl[i, 1] + reciprocal[0, 2] * hkl[i, 2]
-        sy = reciprocal[1, 0] * hkl[i, 0] + reciprocal[1, 1] * hkl[i, 1] + reciprocal[1, 2] * hkl[i, 2]
-        sz = reciprocal[2, 0] * hkl[i, 0] + reciprocal[2, 1] * hkl[i, 1] + reciprocal[2, 2] * hkl[i, 2] + k
-        norm = math.sqrt(sx * sx + sy * sy + sz * sz)
+        residuals[i] = 0.0
+        jacobian[i] = 0.0
+        if hkl[i, 0] == 0 and hkl[i, 1] == 0 and hkl[i, 2] == 0:
+            continue
+        qx = reciprocal[0, 0] * hkl[i, 0] + reciprocal[0, 1] * hkl[i, 1] + reciprocal[0, 2] * hkl[i, 2]
+        qy = reciprocal[1, 0] * hkl[i, 0] + reciprocal[1, 1] * hkl[i, 1] + reciprocal[1, 2] * hkl[i, 2]
+        qz = reciprocal[2, 0] * hkl[i, 0] + reciprocal[2, 1] * hkl[i, 1] + reciprocal[2, 2] * hkl[i, 2]
+        kz = k / (1.0 + offsets[2])
+        norm = math.sqrt(qx * qx + qy * qy + (qz + kz) ** 2)
+        nx, ny, nz = qx / norm, qy / norm, (qz + kz) / norm
+        excitation_error = kz - norm
+        ex, ey, ez = ray_offset(qx, qy, qz, kz, shares[i, 0], shares[i, 1])
+        sx, sy, sz = qx + excitation_error * ex, qy + excitation_error * ey, qz + kz + excitation_error * ez
         m = to_panel[panel[i]]
         u0 = m[0, 0] * sx + m[0, 1] * sy + m[0, 2] * sz
         u1 = m[1, 0] * sx + m[1, 1] * sy + m[1, 2] * sz
         u2 = m[2, 0] * sx + m[2, 1] * sy + m[2, 2] * sz
-        moved0 = m[0, 0] * shift[0] + m[0, 1] * shift[1]
-        moved1 = m[1, 0] * shift[0] + m[1, 1] * shift[1]
-        moved2 = m[2, 0] * shift[0] + m[2, 1] * shift[1]
+        nearer = depth[panel[i]] * offsets[2] / (1.0 + offsets[2])
+        moved0 = m[0, 0] * offsets[0] + m[0, 1] * offsets[1] + m[0, 2] * nearer
+        moved1 = m[1, 0] * offsets[0] + m[1, 1] * offsets[1] + m[1, 2] * nearer
+        moved2 = m[2, 0] * offsets[0] + m[2, 1] * offsets[1] + m[2, 2] * nearer
         t = (1.0 - moved2) / u2
         residuals[i, 0] = t * u0 + moved0 - position[i, 0]
         residuals[i, 1] = t * u1 + moved1 - position[i, 1]
-        residuals[i, 2] = k - norm
-        for r in range(3):
-            jacobian[i, 0, r] = t * (m[0, r] - u0 / u2 * m[2, r])
-            jacobian[i, 1, r] = t * (m[1, r] - u1 / u2 * m[2, r])
-        jacobian[i, 2, 0], jacobian[i, 2, 1], jacobian[i, 2, 2] = -sx / norm, -sy / norm, -sz / norm
-        for r in range(2):
-            jacobian[i, 0, 3 + r] = m[0, r] - u0 / u2 * m[2, r]
-            jacobian[i, 1, 3 + r] = m[1, r] - u1 / u2 * m[2, r]
-            jacobian[i, 2, 3 + r] = 0.0
+        residuals[i, 2] = excitation_error
+        d_kz = -kz / (1.0 + offsets[2])
+        d_nearer = depth[panel[i]] / (1.0 + offsets[2]) ** 2
+        for c in range(2):
+            u = u0 if c == 0 else u1
+            gx = t * (m[c, 0] - u / u2 * m[2, 0])
+            gy = t * (m[c, 1] - u / u2 * m[2, 1])
+            gz = t * (m[c, 2] - u / u2 * m[2, 2])
+            # The ray moves by dq - e (n . dq) when q moves by dq.
+            offset = gx * ex + gy * ey + gz * ez
+            jacobian[i, c, 0] = gx - offset * nx
+            jacobian[i, c, 1] = gy - offset * ny
+            jacobian[i, c, 2] = gz - offset * nz
+            for r in range(2):
+                jacobian[i, c, 3 + r] = m[c, r] - u / u2 * m[2, r]
+            jacobian[i, c, 5] = gz * d_kz + (m[c, 2] - u / u2 * m[2, 2]) * d_nearer
+        jacobian[i, 2, 0], jacobian[i, 2, 1], jacobian[i, 2, 2] = -nx, -ny, -nz
+        jacobian[i, 2, 5] = d_kz * (1.0 - nz)
+
+
+@njit(cache=True)
+def _turn_to_radial(radial, residuals, jacobian):
+    """Turn the residuals along fs and ss, and their derivatives, to along and across the radial directions."""
+    for i in range(radial.shape[0]):
+        x, y = radial[i, 0], radial[i, 1]
+        residuals[i, 0], residuals[i, 1] = x * residuals[i, 0] + y * residuals[i, 1], x * residuals[i, 1] - y * residuals[i, 0]
+        for r in range(6):
+            jacobian[i, 0, r], jacobian[i, 1, r] = (
+                x * jacobian[i, 0, r] + y * jacobian[i, 1, r],
+                x * jacobian[i, 1, r] - y * jacobian[i, 0, r],
+            )
+
+
+@njit(cache=True)
+def _radial_directions(q, panel, to_panel):
+    """Directions (fs, ss) that lead away from the beam, shape (n, 2)."""
+    radial = np.empty((q.shape[0], 2))
+    for i in range(q.shape[0]):
+        m = to_panel[panel[i]]
+        x = m[0, 0] * q[i, 0] + m[0, 1] * q[i, 1]
+        y = m[1, 0] * q[i, 0] + m[1, 1] * q[i, 1]
+        norm = math.sqrt(x * x + y * y)
+        if norm > 0.0:
+            radial[i, 0], radial[i, 1] = x / norm, y / norm
+        else:
+            radial[i, 0], radial[i, 1] = 1.0, 0.0
+    return radial
 
 
 @njit(cache=True)
@@ -207,8 +300,11 @@ def _refine(
     parameters,
     free,
     rotation,
-    shift,
+    offsets,
     q,
+    shares,
+    radial,
+    spread,
     panel,
     position,
     to_panel,
@@ -218,20 +314,23 @@ def _refine(
     relative_width,
     width_weight,
     cell_weight,
-    shift_mean,
-    shift_sigma,
+    offset_mean,
+    offset_sigma,
     density,
     iterations,
 ):
     n, n_free = q.shape[0], free.shape[1]
-    n_parameters = 3 + n_free + 2
+    n_parameters = 3 + n_free + 3
     target = parameters.copy()
     parameters = parameters.copy()
-    shift = shift.copy()
+    offsets = offsets.copy()
     hkl = np.zeros((n, 3))
     inlier = np.ones(n)
     residuals = np.empty((n, 3))
-    jacobian = np.empty((n, 3, 5))
+    jacobian = np.empty((n, 3, 6))
+    depth = np.empty(to_panel.shape[0])
+    for i in range(to_panel.shape[0]):
+        depth[i] = np.linalg.inv(to_panel[i])[2, 2]
     share = 0.8
     reciprocal = rotation @ _reciprocal_matrix(parameters)
     gradient = np.empty((3, 3, 3 + n_free))
@@ -241,13 +340,17 @@ def _refine(
         for i in range(n):
             for r in range(3):
                 hkl[i, r] = np.rint(inverse[r, 0] * q[i, 0] + inverse[r, 1] * q[i, 1] + inverse[r, 2] * q[i, 2])
-        pair_residuals(reciprocal, shift, hkl, panel, position, to_panel, k, residuals, jacobian)
+        pair_residuals(reciprocal, offsets, hkl, shares, panel, position, to_panel, depth, k, residuals, jacobian)
+        _turn_to_radial(radial, residuals, jacobian)
 
         total = 0.0
         for i in range(n):
             width = profile_sigma * relative_width[i]
-            exponent = (residuals[i, 0] ** 2 + residuals[i, 1] ** 2) / position_sigma**2 + (residuals[i, 2] / width) ** 2
-            gaussian = math.exp(-0.5 * min(exponent, 1400.0)) / ((2 * math.pi) ** 1.5 * position_sigma**2 * width)
+            across = math.sqrt(position_sigma**2 + spread[i] ** 2)
+            exponent = (
+                (residuals[i, 0] / position_sigma) ** 2 + (residuals[i, 1] / across) ** 2 + (residuals[i, 2] / width) ** 2
+            )
+            gaussian = math.exp(-0.5 * min(exponent, 1400.0)) / ((2 * math.pi) ** 1.5 * position_sigma * across * width)
             inlier[i] = share * gaussian / (share * gaussian + (1.0 - share) * density[i])
             if hkl[i, 0] == 0 and hkl[i, 1] == 0 and hkl[i, 2] == 0:
                 inlier[i] = 0.0
@@ -257,7 +360,8 @@ def _refine(
         share = min(0.99, max(0.02, total / n))
         position_sum, profile_sum = 0.0, 0.0
         for i in range(n):
-            position_sum += inlier[i] * (residuals[i, 0] ** 2 + residuals[i, 1] ** 2)
+            narrowed = position_sigma**2 / (position_sigma**2 + spread[i] ** 2)
+            position_sum += inlier[i] * (residuals[i, 0] ** 2 + residuals[i, 1] ** 2 * narrowed)
             profile_sum += inlier[i] * (residuals[i, 2] / relative_width[i]) ** 2
         # Fitted residuals are too small by the parameters' share of the degrees of freedom.
         freedom = max(0.3, (3.0 * total - n_parameters) / (3.0 * total)) if iteration else 1.0
@@ -285,15 +389,20 @@ def _refine(
                 continue
             width = profile_sigma * relative_width[i]
             for c in range(3):
-                weight = inlier[i] / (position_sigma**2 if c < 2 else width**2)
+                if c == 0:
+                    weight = inlier[i] / position_sigma**2
+                elif c == 1:
+                    weight = inlier[i] / (position_sigma**2 + spread[i] ** 2)
+                else:
+                    weight = inlier[i] / width**2
                 for j in range(3 + n_free):
                     value = 0.0
                     for r in range(3):
                         dq = gradient[r, 0, j] * hkl[i, 0] + gradient[r, 1, j] * hkl[i, 1] + gradient[r, 2, j] * hkl[i, 2]
                         value += jacobian[i, c, r] * dq
                     row[j] = value
-                row[3 + n_free] = jacobian[i, c, 3]
-                row[4 + n_free] = jacobian[i, c, 4]
+                for j in range(3):
+                    row[3 + n_free + j] = jacobian[i, c, 3 + j]
                 for j in range(n_parameters):
                     rhs[j] -= weight * row[j] * residuals[i, c]
                     for m in range(j, n_parameters):
@@ -307,18 +416,18 @@ def _refine(
                     weight = cell_weight[r] * free[r, j] ** 2
                     normal[3 + j, 3 + j] += weight
                     rhs[3 + j] += weight * (target[r] - parameters[r])
-        for j in range(2):
-            normal[3 + n_free + j, 3 + n_free + j] += 1.0 / shift_sigma**2
-            rhs[3 + n_free + j] += (shift_mean[j] - shift[j]) / shift_sigma**2
+        for j in range(3):
+            normal[3 + n_free + j, 3 + n_free + j] += 1.0 / offset_sigma[j] ** 2
+            rhs[3 + n_free + j] += (offset_mean[j] - offsets[j]) / offset_sigma[j] ** 2
         for j in range(3):
             normal[j, j] *= 1.0 + 1e-9
         step_vector = np.linalg.solve(normal, rhs)
         rotation = _rotation(step_vector[:3]) @ rotation
         for j in range(n_free):
             parameters += free[:, j] * step_vector[3 + j]
-        shift += step_vector[3 + n_free :]
+        offsets += step_vector[3 + n_free :]
         reciprocal = rotation @ _reciprocal_matrix(parameters)
-    return reciprocal, shift, hkl, inlier, residuals, position_sigma, profile_sigma
+    return reciprocal, offsets, hkl, inlier, residuals, position_sigma, profile_sigma
 
 
 def refine_lattice(
@@ -368,23 +477,32 @@ def refine_lattice(
     lengths = np.linalg.norm(q, axis=1)
     if profile is None:
         relative_width, width_weight, profile_sigma = np.ones(len(q)), 0.0, start_sigma
-        shift, shift_sigma = np.zeros(2), 0.5 * pixel_size
+        shares, mosaicity = np.zeros((len(q), 2)), 0.0
+        offsets = np.zeros(3)
+        offset_sigmas = np.array([FIRST_SHIFT_SIGMA * pixel_size, FIRST_SHIFT_SIGMA * pixel_size, FIRST_EXCESS_SIGMA])
     else:
         relative_width = sigma_of_q(lengths, profile.radius, profile.mosaicity, profile.bandwidth, wavelength)
-        width_weight, profile_sigma = POOLED_WIDTH_WEIGHT, 1.0
-        shift, shift_sigma = np.array(profile.shift), profile.shift_sigma
+        shares = variance_shares(lengths, profile.radius, profile.mosaicity, profile.bandwidth, wavelength)
+        width_weight, profile_sigma, mosaicity = POOLED_WIDTH_WEIGHT, 1.0, profile.mosaicity
+        offsets, offset_sigmas = np.array(profile.offsets), np.array(profile.offset_sigmas)
     # One pixel at the mean distance of the peaks, in 1/angstrom.
     pixel_angle = pixel_size / peaks.distance
+    # Mosaic blocks are turned against each other: which of them reflect shows as a spread across the radial direction.
+    spread = mosaicity * lengths / (k * pixel_angle)
+    radial = _radial_directions(q, peaks.panel, to_panel)
     cell_weight = np.concatenate(
         [1.0 / (CELL_LENGTH_PRIOR * start[:3]) ** 2, np.full(3, 1.0 / CELL_ANGLE_PRIOR**2)],
     )
     density = _chance_density(peaks.panel, peaks.position, to_panel, k, standard)
-    found, shift, hkl, inlier, residuals, position_sigma, profile_sigma = _refine(
+    found, offsets, hkl, inlier, residuals, position_sigma, profile_sigma = _refine(
         start,
         free,
         rotation,
-        shift,
+        offsets,
         q,
+        shares,
+        radial,
+        spread,
         peaks.panel,
         peaks.position,
         to_panel,
@@ -394,14 +512,14 @@ def refine_lattice(
         relative_width,
         width_weight,
         cell_weight,
-        shift.copy(),
-        shift_sigma,
+        offsets.copy(),
+        offset_sigmas,
         density,
         iterations,
     )
     return RefinedLattice(
         reciprocal=found,
-        shift=shift,
+        offsets=offsets,
         hkl=hkl.astype(np.int64),
         inlier=inlier,
         distance=np.hypot(residuals[:, 0], residuals[:, 1]),
@@ -414,6 +532,12 @@ def refine_lattice(
 def sigma_of_q(q, radius, mosaicity, bandwidth, wavelength):
     """Width of the excitation error at |q|: sqrt(R0^2 + (eta q)^2 + (bandwidth lambda q^2 / 2)^2), 1/angstrom."""
     return np.sqrt(radius**2 + (mosaicity * q) ** 2 + (0.5 * bandwidth * wavelength * q**2) ** 2)
+
+
+def variance_shares(q, radius, mosaicity, bandwidth, wavelength):
+    """Shares of mosaicity and bandwidth in sigma(q)^2, shape (n, 2)."""
+    terms = np.stack([(mosaicity * q) ** 2, (0.5 * bandwidth * wavelength * q**2) ** 2], axis=1)
+    return terms / np.maximum(radius**2 + terms.sum(axis=1), 1e-300)[:, None]
 
 
 def cell_of(refined):
