@@ -25,9 +25,9 @@ from sfxflow.simulate.detector import DATA_PATH, ENERGY_PATH, MASK_PATH
 from sfxflow.units import wavelength
 
 FORMATS = ("cxi", "nxmx", "nxmx_links")
+COMPRESSIONS = ("gzip", "bitshuffle", "none")
 #: Left on the disk for what HDF5 and the text files need beside the frames.
 _SPARE_BYTES = 2**20
-COMPRESSIONS = ("gzip", "bitshuffle", "none")
 
 _TRUTH_COLUMNS = (
     "frame",
@@ -161,17 +161,18 @@ class SimulatedFiles:
 
     @contextlib.contextmanager
     def _file(self, name):
-        """An HDF5 file, written whole; a full disk is an OSError of that name."""
+        """An HDF5 file, written whole."""
         path = self.folder / name
         try:
             with written_whole(path) as temporary, h5py.File(temporary, "w", libver=("v110", "v110")) as handle:
                 handle.attrs["provenance"] = self.provenance
                 yield handle
-        except (OSError, RuntimeError) as error:
+        except RuntimeError as error:
+            # HDF5, closing a file that could not be written: the system's error stands in its message only.
             number = re.search(r"errno = (\d+)", str(error))
-            if number and int(number[1]) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
-                raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
-            raise
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
         self._written.append(path)
 
     def _check_space(self, n_bytes):
