@@ -8,6 +8,7 @@ ss in pixels; EXCITATION is the distance from the Ewald sphere in 1/angstrom.
 The .hkl files are merged in the Laue group.
 """
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -66,10 +67,11 @@ def run(args):
         history=_history(origin, attrs["provenance"]),
     )
     hkl = np.column_stack([merged["h"], merged["k"], merged["l"]])
-    write_merged_mtz(args.mtz, header, hkl, _merged_columns(merged, hkl, attrs, settings, group))
-    _write_lists(args, merged, hkl, point_group_name(group), origin)
+    # First what reads the chunk files: where one of them is damaged, nothing is written.
     curve = _complete_curve(curve, crystals, attrs, chunks)
     write_unmerged_mtz(args.unmerged, header, _blocks(chunks, crystals, curve, attrs))
+    write_merged_mtz(args.mtz, header, hkl, _merged_columns(merged, hkl, attrs, settings, group))
+    _write_lists(args, merged, hkl, point_group_name(group), origin)
     n_merged = sum(status == "merged" for status in crystals["status"])
     print(
         f"{len(hkl)} reflections, {n_merged} crystals of {len(crystals['status'])}: {args.mtz}, {args.unmerged}, {args.hkl}"
@@ -138,7 +140,7 @@ def _complete_curve(curve, crystals, attrs, chunks):
     if "reference_width" not in curve:
         radii = []
         for path in chunks:
-            with open_chunk(path) as handle:
+            with _reading(path) as handle:
                 radii.append(handle["crystals/profile_radius"][()])
         added["reference_width"] = float(np.median(np.concatenate(radii))) if n else 1.0
     return added | curve
@@ -149,13 +151,23 @@ def _blocks(chunks, crystals, curve, attrs):
     owner = np.asarray(crystals["chunk"], dtype=np.int64)
     merged = np.array([status == "merged" for status in crystals["status"]], dtype=bool)
     for number, path in enumerate(chunks):
-        with open_chunk(path) as handle:
+        with _reading(path) as handle:
             first_row = _first_rows(handle)
             chosen = np.flatnonzero(merged & (owner == number))
             for start in range(0, len(chosen), _CRYSTALS_PER_BLOCK):
                 yield _block(
                     handle, path, first_row, chosen[start : start + _CRYSTALS_PER_BLOCK], crystals, curve, attrs
                 )
+
+
+@contextlib.contextmanager
+def _reading(path):
+    """An open chunk file; what it lacks or can't give is told with its name."""
+    with open_chunk(path) as handle:
+        try:
+            yield handle
+        except (KeyError, OSError) as error:
+            raise InputError(f"{path}: incomplete or damaged ({error}); remove it and run again") from None
 
 
 def _first_rows(handle):

@@ -153,8 +153,9 @@ def _from_lists(args):
         raise InputError("--cell: reflection lists hold no unit cell; give a .cell file")
     lists = {name: read_hkl(path) for name, path in paths.items()}
     name = args.point_group or _common_point_group(lists, paths)
+    operations = point_group(name) if args.point_group else _group_in_file(next(iter(paths.values())), name)
     cell = read_cell(args.cell)
-    crystal = Crystal(cell.parameters, cell.centering, point_group(name))
+    crystal = Crystal(cell.parameters, cell.centering, operations)
     for which, path in paths.items():
         _check_unique(path, lists[which].hkl, crystal.operations, name)
     loaded = {which: _reflections(contents) for which, contents in lists.items()}
@@ -172,6 +173,13 @@ def _common_point_group(lists, paths):
         found = ", ".join(f"{paths[which]}: {contents.point_group}" for which, contents in lists.items())
         raise InputError(f"the lists are merged in different point groups ({found}); merge them alike")
     return names.pop()
+
+
+def _group_in_file(path, name):
+    try:
+        return point_group(name)
+    except InputError as error:
+        raise InputError(f"{path}, line 2: {error}") from None
 
 
 def _check_unique(path, hkl, operations, name):
@@ -199,11 +207,7 @@ def _with_reference(dataset, origin, path):
         operations, columns = rotations(contents.group), contents.columns
     else:
         contents = read_hkl(path)
-        try:
-            operations = point_group(contents.point_group)
-        except InputError as error:
-            raise InputError(f"{path}, line 2: {error}") from None
-        reference, columns = _reflections(contents), "I"
+        reference, operations, columns = _reflections(contents), _group_in_file(path, contents.point_group), "I"
     matched = matched_reference(dataset.data, reference, operations, dataset.crystal)
     origin = origin | {"inputs": origin["inputs"] | {"reference": path}, "reference_columns": columns}
     return dataset._replace(reference=matched), origin

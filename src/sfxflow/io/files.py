@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import sfxflow
+from sfxflow.errors import InputError
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -50,10 +51,18 @@ def provenance(settings=None, inputs=()):
     -------
     dict
         Strings, numbers and lists only, for JSON.
+
+    Raises
+    ------
+    InputError
+        An input is not there.
     """
     described = []
     for name in inputs:
-        stat = os.stat(name)
+        try:
+            stat = os.stat(name)
+        except OSError as error:
+            raise InputError(f"{name}: can't be read ({error.strerror})") from None
         modified = datetime.fromtimestamp(stat.st_mtime, UTC).isoformat(timespec="seconds")
         described.append({"name": str(name), "size": stat.st_size, "modified": modified})
     return {
