@@ -34,22 +34,40 @@ assert FULL_TURN >> _AZIMUTH_SHIFT == 1024
 _LEAST_BACKGROUND = 0.1
 #: The first scale is found from observations with at least so much of the curve's peak.
 _WELL_RECORDED = 0.2
+#: Steps that can gain less of log likelihood than this are not taken.
+_SMALL_GAIN = 0.01
 #: Residuals beyond so many standard deviations lose weight (Cauchy); beyond the second number the observation is rejected.
 CAUCHY = 3.0
 REJECTED = 8.0
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _predicted(excitation, azimuth, q, state, shape, numbers):
-    """Excitation error in widths (signed), width, and everything of the prediction but the curve and the intensity."""
-    q2 = q * q
+def _across(q, q2, wavelength):
+    """Part of q across the beam, q cos(theta); the series is good to 2e-4 of it as far as lambda q = 1."""
+    u = 0.25 * wavelength * wavelength * q2
+    return q * (1.0 - u * (0.5 + u * (0.125 + u * 0.0625)))
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _moved(excitation, azimuth, q, q2, state, wavelength):
+    """Excitation error after the crystal's rotations and change of energy."""
     turn = (int(azimuth) + 32) >> _AZIMUTH_SHIFT & 1023
-    wavelength = shape[3]
-    across = q * np.sqrt(max(0.0, 1.0 - 0.25 * wavelength * wavelength * q2))
-    moved = excitation + across * (state[4] * _COSINE[turn] - state[3] * _SINE[turn]) - 0.5 * wavelength * q2 * state[5]
-    width = np.sqrt(shape[0] + shape[1] * q2 + shape[2] * q2 * q2) * np.exp(state[2])
-    height = numbers[2] / width if numbers[4] > 0.0 else 1.0
-    return moved / width, width, height * np.exp(state[0] - 0.5 * state[1] * q2)
+    turned = state[4] * _COSINE[turn] - state[3] * _SINE[turn]
+    return excitation + _across(q, q2, wavelength) * turned - 0.5 * wavelength * q2 * state[5]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _factors(state, numbers):
+    """Of a crystal: the factor on 1/width, and its scale with all that does not depend on the observation."""
+    return np.exp(-state[2]), np.exp(state[0]) * (numbers[2] if numbers[4] > 0.0 else 1.0)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _narrowness_and_base(q2, state, shape, numbers, narrowing, scale):
+    """1/width, and everything of the prediction but the curve and the intensity."""
+    narrowness = narrowing / np.sqrt(shape[0] + (shape[1] + shape[2] * q2) * q2)
+    base = scale * np.exp(-0.5 * state[1] * q2)
+    return narrowness, base * narrowness if numbers[4] > 0.0 else base
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -71,99 +89,94 @@ def merge_block(
     half : uint8, shape (n_crystals,)
     current : float64, shape (n_reflections,)
         Intensities that the variances are computed with.
-    sums : float64, shape (n_reflections, 3, 4)
-        For all observations, the second half set and the Friedel mates: sum of g y / var, of g^2 / var, of y^2 / var, and n.
+    sums : float64, shape (n_reflections, 4, 4)
+        Of the first and second half set, then the same of the Friedel mates: sum of g y / var, of g^2 / var, of y^2 / var, and n.
     """
     nodes, rows = curve.shape[1], curve.shape[0]
     for c in range(len(offsets) - 1):
         if active[c] != 1:
             continue
         own_state, own_shape = state[c], shape[c]
+        narrowing, scale = _factors(own_state, numbers)
+        photon = own_shape[4] * POLARISATION_UNIT
         for j in range(offsets[c], offsets[c + 1]):
-            if weight[j] == 0:
-                continue
             h = reflection[j] & _NUMBER_MASK
-            x, _, base = _predicted(excitation[j], azimuth[j], q[h], own_state, own_shape, numbers)
-            place = abs(x) * numbers[0]
+            q2 = q[h] * q[h]
+            narrowness, base = _narrowness_and_base(q2, own_state, own_shape, numbers, narrowing, scale)
+            place = abs(_moved(excitation[j], azimuth[j], q[h], q2, own_state, own_shape[3])) * narrowness * numbers[0]
             node = int(place)
             if node >= nodes - 1:
                 continue
-            row = min(int(q[h] * q[h] * numbers[1]), rows - 1)
+            row = min(int(q2 * numbers[1]), rows - 1)
             part = place - node
             height = curve[row, node] + part * (curve[row, node + 1] - curve[row, node])
-            if height <= numbers[3] * curve[row, 0]:
+            if height <= numbers[3] * curve[row, 0] or weight[j] == 0:
                 continue
             uncertain = spread[row, node] + part * (spread[row, node + 1] - spread[row, node])
             g = base * height
-            gain = own_shape[4] * POLARISATION_UNIT / polarisation[j]
+            gain = photon / polarisation[j]
             level = max(current[h], 0.0)
             variance = _background(intensity[j], sigma[j], gain) + gain * g * level + uncertain * (base * level) ** 2
             w = weight[j] / (FULL_WEIGHT * variance)
-            a, b, e = w * g * intensity[j], w * g * g, w * intensity[j] * intensity[j]
-            sums[h, 0, 0] += a
-            sums[h, 0, 1] += b
-            sums[h, 0, 2] += e
-            sums[h, 0, 3] += 1.0
-            if half[c]:
-                sums[h, 1, 0] += a
-                sums[h, 1, 1] += b
-                sums[h, 1, 2] += e
-                sums[h, 1, 3] += 1.0
-            if reflection[j] >= MINUS:
-                sums[h, 2, 0] += a
-                sums[h, 2, 1] += b
-                sums[h, 2, 2] += e
-                sums[h, 2, 3] += 1.0
+            own = sums[h, half[c] + 2 * (reflection[j] >= MINUS)]
+            own[0] += w * g * intensity[j]
+            own[1] += w * g * g
+            own[2] += w * intensity[j] * intensity[j]
+            own[3] += 1.0
 
 
 @njit(cache=True, nogil=True)
 def _normal_equations(
-    first, last, reflection, excitation, intensity, azimuth, state, shape, q, mean, variance,
-    curve, slope, numbers, precision, fitted, matrix, vector,
+    rows_q2, turns, observed, moved, mean, variance, n, state, shape, curve, slope, numbers, precision, fitted, matrix, vector,
 ):  # fmt: skip
-    """Cost of one crystal's parameters; fills the normal equations of a Gauss-Newton step."""
+    """Cost of one crystal's parameters; fills the normal equations of a Gauss-Newton step.
+
+    `turns` are the derivatives of the excitation error with the rotations and the energy, `moved` is the error at the start.
+    """
     nodes, rows = curve.shape[1], curve.shape[0]
     matrix[:] = 0.0
     vector[:] = 0.0
-    cost = 0.0
+    # the cost is a sum of logarithms: one logarithm of a product is quicker
+    product, logarithms = 1.0, 0.0
+    narrowing, scale = _factors(state, numbers)
     derivative = np.zeros(N_PARAMETERS)
-    wavelength = shape[3]
-    for j in range(first, last):
-        i = j - first
-        if variance[i] <= 0.0:
-            continue
-        h = reflection[j] & _NUMBER_MASK
-        q2 = q[h] * q[h]
-        x, width, base = _predicted(excitation[j], azimuth[j], q[h], state, shape, numbers)
+    for i in range(n):
+        q2 = rows_q2[i]
+        narrowness, base = _narrowness_and_base(q2, state, shape, numbers, narrowing, scale)
+        x = (moved[i] + turns[i, 0] * state[3] + turns[i, 1] * state[4] + turns[i, 2] * state[5]) * narrowness
         place = abs(x) * numbers[0]
         node = int(place)
         if node >= nodes - 1:
-            height, steep = 0.0, 0.0
+            scaled = observed[i] * observed[i] / (variance[i] * CAUCHY * CAUCHY)
+            product *= 1.0 + scaled
         else:
             row = min(int(q2 * numbers[1]), rows - 1)
             part = place - node
             height = curve[row, node] + part * (curve[row, node + 1] - curve[row, node])
             steep = slope[row, node] + part * (slope[row, node + 1] - slope[row, node])
-        expected = base * height * mean[i]
-        residual = intensity[j] - expected
-        scaled = residual * residual / (variance[i] * CAUCHY * CAUCHY)
-        cost += 0.5 * CAUCHY * CAUCHY * np.log1p(scaled)
-        w = 1.0 / (variance[i] * (1.0 + scaled))
-        derivative[0] = expected
-        derivative[1] = -0.5 * q2 * expected
-        derivative[2] = -(numbers[4] * height + abs(x) * steep) * base * mean[i]
-        toward = steep * base * mean[i] / width
-        if x < 0.0:
-            toward = -toward
-        turn = (int(azimuth[j]) + 32) >> _AZIMUTH_SHIFT & 1023
-        across = q[h] * np.sqrt(max(0.0, 1.0 - 0.25 * wavelength * wavelength * q2))
-        derivative[3] = -toward * across * _SINE[turn]
-        derivative[4] = toward * across * _COSINE[turn]
-        derivative[5] = -toward * 0.5 * wavelength * q2
-        for a in range(N_PARAMETERS):
-            vector[a] += w * derivative[a] * residual
-            for b in range(a + 1):
-                matrix[a, b] += w * derivative[a] * derivative[b]
+            full = base * mean[i]
+            residual = observed[i] - full * height
+            scaled = residual * residual / (variance[i] * CAUCHY * CAUCHY)
+            product *= 1.0 + scaled
+            w = 1.0 / (variance[i] * (1.0 + scaled))
+            toward = steep * full * narrowness
+            if x < 0.0:
+                toward = -toward
+            derivative[0] = full * height
+            derivative[1] = -0.5 * q2 * full * height
+            derivative[2] = -(numbers[4] * height + abs(x) * steep) * full
+            derivative[3] = toward * turns[i, 0]
+            derivative[4] = toward * turns[i, 1]
+            derivative[5] = toward * turns[i, 2]
+            for a in range(N_PARAMETERS):
+                wd = w * derivative[a]
+                vector[a] += wd * residual
+                for b in range(a + 1):
+                    matrix[a, b] += wd * derivative[b]
+        if product > 1e200:
+            logarithms += np.log(product)
+            product = 1.0
+    cost = 0.5 * CAUCHY * CAUCHY * (logarithms + np.log(product))
     for a in range(N_PARAMETERS):
         cost += 0.5 * precision[a] * state[a] * state[a]
         matrix[a, a] += precision[a]
@@ -178,6 +191,47 @@ def _normal_equations(
             matrix[a, a] = 1.0
             vector[a] = 0.0
     return cost
+
+
+@njit(cache=True, nogil=True)
+def _fit_crystal(
+    rows_q2, turns, observed, moved, mean, variance, n, state, shape, curve, slope, numbers, precision, fitted, steps, posterior,
+):  # fmt: skip
+    """Levenberg-Marquardt steps of one crystal; changes `state`, fills the posterior variances."""
+    matrix = np.empty((N_PARAMETERS, N_PARAMETERS))
+    vector = np.empty(N_PARAMETERS)
+    new_matrix = np.empty((N_PARAMETERS, N_PARAMETERS))
+    new_vector = np.empty(N_PARAMETERS)
+    trial = np.empty(N_PARAMETERS)
+    cost = _normal_equations(
+        rows_q2, turns, observed, moved, mean, variance, n, state, shape, curve, slope, numbers, precision, fitted, matrix, vector,
+    )  # fmt: skip
+    damping = 1e-3
+    for _ in range(steps):
+        new_matrix[:] = matrix
+        for a in range(N_PARAMETERS):
+            new_matrix[a, a] *= 1.0 + damping
+        step = np.linalg.solve(new_matrix, vector)
+        if np.sum(step * vector) < _SMALL_GAIN:
+            break
+        for a in range(N_PARAMETERS):
+            trial[a] = state[a] + step[a]
+        trial[0] = min(max(trial[0], state[0] - 1.0), state[0] + 1.0)
+        new_cost = _normal_equations(
+            rows_q2, turns, observed, moved, mean, variance, n, trial, shape, curve, slope, numbers, precision, fitted,
+            new_matrix, new_vector,
+        )  # fmt: skip
+        if new_cost < cost:
+            state[:] = trial
+            matrix[:] = new_matrix
+            vector[:] = new_vector
+            cost = new_cost
+            damping *= 0.1
+        else:
+            damping = max(10.0 * damping, 0.1)
+    inverse = np.linalg.inv(matrix)
+    for a in range(N_PARAMETERS):
+        posterior[a] = inverse[a, a]
 
 
 @njit(cache=True, nogil=True)
@@ -206,12 +260,12 @@ def fit_block(
     fitted : uint8, shape (6,)
         Parameters to fit.
     steps : int
-        Steps of the fit; with 0 only a first scale is found, as a ratio.
+        Most steps of the fit; with 0 only the closed-form factor on the scale is applied.
     robust : int
         Set the weights of the observations.
     quality : float64, shape (n_crystals, 4 + 6)
-        Out: observations used, sum of y g m / var, of (g m)^2 / var, gain of log likelihood (see below), and the posterior
-        variances of the parameters.
+        Out: observations used, sum of y g m / var, of (g m)^2 / var, gain of log likelihood, and the posterior variances of the
+        parameters.
     curve_sums : float64, shape (n_q, n_x, 4)
         Out, added: sums for the curve (y b m / var, (b m)^2 / var) and for its spread.
     row_edges : float64, shape (n_q - 1,)
@@ -221,33 +275,37 @@ def fit_block(
     longest = 0
     for c in range(len(offsets) - 1):
         longest = max(longest, offsets[c + 1] - offsets[c])
-    mean = np.empty(longest)
-    uncertainty = np.empty(longest)
-    variance = np.empty(longest)
-    matrix = np.empty((N_PARAMETERS, N_PARAMETERS))
-    vector = np.empty(N_PARAMETERS)
-    new_matrix = np.empty((N_PARAMETERS, N_PARAMETERS))
-    new_vector = np.empty(N_PARAMETERS)
-    trial = np.empty(N_PARAMETERS)
+    # what the fit needs of each observation, packed
+    rows_q2, moved, mean, uncertainty = np.empty((4, longest))
+    observed, variance, background, photon = np.empty((4, longest))
+    turns = np.empty((longest, 3))
+    source = np.empty(longest, np.int64)
     n_bins = curve_sums.shape[1]
-    bins_per_x = n_bins / ((nodes - 1) / numbers[0])
+    bins_per_node = n_bins / (nodes - 1)
     for c in range(len(offsets) - 1):
         if not active[c]:
             continue
-        first, last = offsets[c], offsets[c + 1]
         own_state, own_shape = state[c], shape[c]
+        narrowing, scale = _factors(own_state, numbers)
+        n = 0
         used = 0
         ratio_above, ratio_below = 0.0, 0.0
-        for j in range(first, last):
-            i = j - first
+        for j in range(offsets[c], offsets[c + 1]):
             h = reflection[j] & _NUMBER_MASK
-            x, _, base = _predicted(excitation[j], azimuth[j], q[h], own_state, own_shape, numbers)
+            q2 = q[h] * q[h]
+            narrowness, base = _narrowness_and_base(q2, own_state, own_shape, numbers, narrowing, scale)
+            turn = (int(azimuth[j]) + 32) >> _AZIMUTH_SHIFT & 1023
+            across = _across(q[h], q2, own_shape[3])
+            turns[n, 0] = -across * _SINE[turn]
+            turns[n, 1] = across * _COSINE[turn]
+            turns[n, 2] = -0.5 * own_shape[3] * q2
+            error = excitation[j] + turns[n, 0] * own_state[3] + turns[n, 1] * own_state[4] + turns[n, 2] * own_state[5]
             gain = own_shape[4] * POLARISATION_UNIT / polarisation[j]
-            background = _background(intensity[j], sigma[j], gain)
+            background[n] = _background(intensity[j], sigma[j], gain)
             height, uncertain = 0.0, 0.0
-            place = abs(x) * numbers[0]
+            place = abs(error) * narrowness * numbers[0]
             node = int(place)
-            row = min(int(q[h] * q[h] * numbers[1]), rows - 1)
+            row = min(int(q2 * numbers[1]), rows - 1)
             if node < nodes - 1:
                 part = place - node
                 height = curve[row, node] + part * (curve[row, node + 1] - curve[row, node])
@@ -256,103 +314,84 @@ def fit_block(
             own_a, own_b = 0.0, 0.0
             if height > numbers[3] * curve[row, 0] and weight[j] > 0 and active[c] == 1:
                 level = max(current[h], 0.0)
-                merged_variance = background + gain * g * level + uncertain * (base * level) ** 2
+                merged_variance = background[n] + gain * g * level + uncertain * (base * level) ** 2
                 w = weight[j] / (FULL_WEIGHT * merged_variance)
                 own_a, own_b = w * g * intensity[j], w * g * g
             known = 1.0 / (prior[h] * prior[h])
             information = max(total[h, 1] - own_b, 0.0) + known
-            mean[i] = max((total[h, 0] - own_a + prior[h] * known) / information, 0.0)
-            uncertainty[i] = 1.0 / information
-            square = mean[i] * mean[i] + uncertainty[i]
-            variance[i] = background + gain * g * mean[i] + uncertain * base * base * square + g * g * uncertainty[i]
+            mean[n] = max((total[h, 0] - own_a + prior[h] * known) / information, 0.0)
+            uncertainty[n] = 1.0 / information
+            square = mean[n] * mean[n] + uncertainty[n]
+            variance[n] = background[n] + gain * g * mean[n] + uncertain * base * base * square + g * g * uncertainty[n]
+            rows_q2[n], moved[n], observed[n], photon[n], source[n] = q2, excitation[j], intensity[j], gain, j
+            n += 1
             if height > 0.0:
                 used += 1
-                if steps == 0 and height > _WELL_RECORDED * curve[row, 0]:
+                if height > _WELL_RECORDED * curve[row, 0]:
                     # neither the strongest nor the tails: each reflection counts about the same
-                    even = 1.0 / (g * mean[i] + np.sqrt(background))
+                    even = 1.0 / (g * mean[n - 1] + np.sqrt(background[n - 1]))
                     ratio_above += intensity[j] * even
-                    ratio_below += g * mean[i] * even
+                    ratio_below += g * mean[n - 1] * even
         quality[c, 0] = used
-        if used < 3 or (steps == 0 and ratio_below <= 0.0):
+        if used < 3 or ratio_below <= 0.0:
             quality[c, 1:] = 0.0
             continue
         if steps == 0:
-            # a first scale, in closed form
             own_state[0] += np.log(min(max(ratio_above / ratio_below, 1e-3), 1e3))
         else:
-            cost = _normal_equations(
-                first, last, reflection, excitation, intensity, azimuth, own_state, own_shape, q, mean, variance,
-                curve, slope, numbers, precision, fitted, matrix, vector,
+            _fit_crystal(
+                rows_q2, turns, observed, moved, mean, variance, n, own_state, own_shape, curve, slope, numbers,
+                precision, fitted, steps, quality[c, 4:],
             )  # fmt: skip
-            damping = 1e-3
-            for _ in range(steps):
-                new_matrix[:] = matrix
-                for a in range(N_PARAMETERS):
-                    new_matrix[a, a] *= 1.0 + damping
-                step = np.linalg.solve(new_matrix, vector)
-                for a in range(N_PARAMETERS):
-                    trial[a] = own_state[a] + step[a]
-                trial[0] = min(max(trial[0], own_state[0] - 1.0), own_state[0] + 1.0)
-                new_cost = _normal_equations(
-                    first, last, reflection, excitation, intensity, azimuth, trial, own_shape, q, mean, variance,
-                    curve, slope, numbers, precision, fitted, new_matrix, new_vector,
-                )  # fmt: skip
-                if new_cost < cost:
-                    gained = cost - new_cost
-                    own_state[:] = trial
-                    matrix[:] = new_matrix
-                    vector[:] = new_vector
-                    cost = new_cost
-                    damping *= 0.1
-                    if gained < 1e-3:
-                        break
-                else:
-                    damping = max(10.0 * damping, 0.1)
-            inverse = np.linalg.inv(matrix)
-            for a in range(N_PARAMETERS):
-                quality[c, 4 + a] = inverse[a, a]
         quality[c, 1:4] = 0.0
-        for j in range(first, last):
-            i = j - first
-            h = reflection[j] & _NUMBER_MASK
-            x, _, base = _predicted(excitation[j], azimuth[j], q[h], own_state, own_shape, numbers)
-            place = abs(x) * numbers[0]
+        narrowing, scale = _factors(own_state, numbers)
+        product_alone, product_full, logarithms = 1.0, 1.0, 0.0
+        for i in range(n):
+            q2 = rows_q2[i]
+            narrowness, base = _narrowness_and_base(q2, own_state, own_shape, numbers, narrowing, scale)
+            error = moved[i] + turns[i, 0] * own_state[3] + turns[i, 1] * own_state[4] + turns[i, 2] * own_state[5]
+            place = abs(error) * narrowness * numbers[0]
             node = int(place)
             if node >= nodes - 1:
                 continue
-            row = min(int(q[h] * q[h] * numbers[1]), rows - 1)
+            row = min(int(q2 * numbers[1]), rows - 1)
             part = place - node
             height = curve[row, node] + part * (curve[row, node + 1] - curve[row, node])
             uncertain = spread[row, node] + part * (spread[row, node + 1] - spread[row, node])
-            gain = own_shape[4] * POLARISATION_UNIT / polarisation[j]
             g = base * height
             square = mean[i] * mean[i] + uncertainty[i]
-            plain = _background(intensity[j], sigma[j], gain) + gain * g * mean[i] + g * g * uncertainty[i]
+            plain = background[i] + photon[i] * g * mean[i] + g * g * uncertainty[i]
             full = plain + uncertain * base * base * square
-            residual = intensity[j] - g * mean[i]
+            residual = observed[i] - g * mean[i]
             deviation = residual * residual / full
             w = 1.0 / (1.0 + deviation / (CAUCHY * CAUCHY))
+            j = source[i]
             if robust:
-                rejected = deviation > REJECTED * REJECTED
-                weight[j] = 0 if rejected else max(1, int(FULL_WEIGHT * w + 0.5))
-            quality[c, 1] += intensity[j] * g * mean[i] / full
-            quality[c, 2] += (g * mean[i]) ** 2 / full
-            alone = _background(intensity[j], sigma[j], gain) + gain * g * prior[h]
-            alone += (g * g + 2.0 * uncertain * base * base) * prior[h] * prior[h]
-            unexplained = (intensity[j] - g * prior[h]) ** 2 / alone
-            quality[c, 3] += 0.5 * np.log(alone / full) + 0.5 * CAUCHY * CAUCHY * (
-                np.log1p(unexplained / (CAUCHY * CAUCHY)) - np.log1p(deviation / (CAUCHY * CAUCHY))
-            )
+                weight[j] = 0 if deviation > REJECTED * REJECTED else max(1, int(FULL_WEIGHT * w + 0.5))
+            inverse = 1.0 / full
+            quality[c, 1] += observed[i] * g * mean[i] * inverse
+            quality[c, 2] += (g * mean[i]) ** 2 * inverse
+            usual = prior[reflection[j] & _NUMBER_MASK]
+            alone = background[i] + photon[i] * g * usual + (g * g + 2.0 * uncertain * base * base) * usual * usual
+            unexplained = (observed[i] - g * usual) ** 2 / alone
+            # log likelihoods: of the variance, and Cauchy's function of the residual as products
+            product_alone *= 1.0 + unexplained / (CAUCHY * CAUCHY)
+            product_full *= 1.0 + deviation / (CAUCHY * CAUCHY)
+            logarithms += 0.5 * np.log(alone * inverse)
+            if product_alone > 1e150 or product_full > 1e150:
+                logarithms += 0.5 * CAUCHY * CAUCHY * np.log(product_alone / product_full)
+                product_alone, product_full = 1.0, 1.0
             if active[c] != 1:
                 continue
             k = 0
-            while k < len(row_edges) and q[h] * q[h] > row_edges[k]:
+            while k < len(row_edges) and q2 > row_edges[k]:
                 k += 1
-            b = min(int(abs(x) * bins_per_x), n_bins - 1)
+            b = min(int(place * bins_per_node), n_bins - 1)
             bm = base * mean[i]
-            curve_sums[k, b, 0] += intensity[j] * bm / full
-            curve_sums[k, b, 1] += bm * bm / full
+            curve_sums[k, b, 0] += observed[i] * bm * inverse
+            curve_sums[k, b, 1] += bm * bm * inverse
             capped = min(residual * residual, CAUCHY * CAUCHY * full)
-            strength = base * base * square / full
-            curve_sums[k, b, 2] += (capped - plain) / full * strength
+            strength = base * base * square * inverse
+            curve_sums[k, b, 2] += (capped - plain) * inverse * strength
             curve_sums[k, b, 3] += strength * strength
+        quality[c, 3] = logarithms + 0.5 * CAUCHY * CAUCHY * np.log(product_alone / product_full)

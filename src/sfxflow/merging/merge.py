@@ -17,6 +17,8 @@ FEWEST_CRYSTALS_FOR_CURVE = 10
 #: Cycle (from 0) from which B and the curve, then widths and orientations, then robust weights are fitted, and from which crystals
 #: have to agree with the others: then these are well enough described.
 _B_FROM, _CURVE_FROM, _GEOMETRY_FROM, _ROBUST_FROM, _AGREEMENT_FROM = 1, 1, 2, 3, 4
+#: Most steps of a crystal's fit in a cycle.
+_STEPS = 2
 
 
 @dataclass
@@ -128,7 +130,8 @@ class _Run:
         self.priors = scaling.first_priors()
         self.current = np.zeros(len(self.q))
         self.prior = np.ones(len(self.q))
-        self.sums = np.zeros((len(self.q), 3, 4))
+        self.sums = np.zeros((len(self.q), 4, 4))
+        self.total = self.sums.sum(axis=1)
 
     @property
     def numbers(self):
@@ -155,7 +158,7 @@ class _Run:
         fitted[0] = 1
         fitted[1] = cycle >= _B_FROM
         fitted[2:] = cycle >= _GEOMETRY_FROM and self.model != "unity"
-        curve_sums = self.fit(fitted, steps=0 if cycle == 0 else 4, robust=cycle >= _ROBUST_FROM)
+        curve_sums = self.fit(fitted, steps=0 if cycle == 0 else _STEPS, robust=cycle >= _ROBUST_FROM)
         if cycle >= _B_FROM:
             self.status, self.active = scaling.judged(self, agreement=cycle >= _AGREEMENT_FROM)
         stretch = scaling.fix_gauge(self)
@@ -172,7 +175,7 @@ class _Run:
         numbers = self.numbers
 
         def work(block):
-            sums = np.zeros((len(self.q), 3, 4))
+            sums = np.zeros((len(self.q), 4, 4))
             own = slice(block.first_crystal, block.first_crystal + len(block.offsets) - 1)
             kernels.merge_block(
                 block.offsets, *block.columns.values(), self.state[own], self.shape[own], self.active[own],
@@ -180,17 +183,18 @@ class _Run:
             )  # fmt: skip
             return sums
 
-        self.sums = self._added(work, np.zeros((len(self.q), 3, 4)))
-        information = self.sums[:, 0, 1]
-        # copied, for `current` belongs to the pass that made the sums
-        self.merged = np.divide(self.sums[:, 0, 0], information, where=information > 0, out=np.zeros_like(information))
-        self.prior = scaling.prior_intensity(self.q, self.merged, information, self.prior)
+        self.sums = self._added(work, np.zeros((len(self.q), 4, 4)))
+        self.total = self.sums.sum(axis=1)
+        information = self.total[:, 1]
+        # `current` stays as it is: it belongs to the pass that made the sums
+        merged = np.divide(self.total[:, 0], information, where=information > 0, out=np.zeros_like(information))
+        self.prior = scaling.prior_intensity(self.q, merged, information, self.prior)
 
     def fit(self, fitted, steps, robust):
         """Fit the crystals; returns the sums for the curve."""
         numbers = self.numbers
         edges = partiality.range_edges(self.curve.q2_max)
-        total = np.ascontiguousarray(self.sums[:, 0, :2])
+        total = np.ascontiguousarray(self.total[:, :2])
         precision = 1.0 / np.asarray(self.priors) ** 2
 
         def work(block):
@@ -205,8 +209,8 @@ class _Run:
 
         sums = self._added(work, np.zeros((partiality.N_RANGES, partiality.n_bins(self.curve.x_max), 4)))
         if steps:
-            information = self.sums[:, 0, 1] + 1 / self.prior**2
-            self.current = (self.sums[:, 0, 0] + 1 / self.prior) / information
+            information = self.total[:, 1] + 1 / self.prior**2
+            self.current = (self.total[:, 0] + 1 / self.prior) / information
         return sums
 
     def _added(self, work, total):
@@ -239,14 +243,19 @@ class _Run:
 
 
 def _reflections(run):
-    n = run.sums[:, 0, 3].astype(np.int64)
+    n = run.total[:, 3].astype(np.int64)
     keep = n >= max(run.settings.min_measurements, 1)
-    parts = {"": run.sums[:, 0], "_half1": run.sums[:, 0] - run.sums[:, 1], "_half2": run.sums[:, 1]}
+    halves, mates = run.sums[:, :2] + run.sums[:, 2:], run.sums[:, ::2] + run.sums[:, 1::2]
+    parts = {"": run.total, "_half1": halves[:, 0], "_half2": halves[:, 1]}
     hkl, mate = ccp4_asymmetric_unit(run.hkl, run.collector.numbers.group)
     if run.settings.anomalous:
-        minus = np.where(mate[:, None], run.sums[:, 0] - run.sums[:, 2], run.sums[:, 2])
-        parts |= {"_plus": run.sums[:, 0] - minus, "_minus": minus}
-    factor = corrected_sigma(run.sums[:, 0], run.q)
+        # which of the mates is the one in the CCP4 asymmetric unit
+        swapped = mate[:, None]
+        parts |= {
+            "_plus": np.where(swapped, mates[:, 1], mates[:, 0]),
+            "_minus": np.where(swapped, mates[:, 0], mates[:, 1]),
+        }
+    factor = corrected_sigma(run.total, run.q)
     order = np.argsort(reflection_key(hkl), kind="stable")
     order = order[keep[order]]
     columns = {name: hkl[order, i] for i, name in enumerate("hkl")}
