@@ -9,6 +9,7 @@ import os
 
 from sfxflow.errors import InputError
 from sfxflow.io.simulated import COMPRESSIONS, FORMATS, SimulatedFiles
+from sfxflow.progress import Progress
 from sfxflow.simulate.frames import simulate_many
 from sfxflow.simulate.presets import PRESETS, preset
 
@@ -46,9 +47,18 @@ def run(args):
     with SimulatedFiles(
         args.output, experiment, args.n_frames, args.format, args.compression, args.frames_per_file, settings
     ) as files:
-        files.write(simulate_many(experiment, args.n_frames, args.threads, files.encoded))
+        made = simulate_many(experiment, args.n_frames, args.threads, files.encoded)
+        progress = Progress("frames simulated", args.n_frames)
+        files.write(_counted(made, progress))
+        progress.finish()
     count = f"{args.n_frames} frame{'s' if args.n_frames > 1 else ''}"
     print(f"{count} of {experiment.name}, with geometry, cell and truth: {os.path.join(args.output, '')}")
+
+
+def _counted(frames, progress):
+    for frame in frames:
+        progress.add()
+        yield frame
 
 
 def _overrides(items):

@@ -1,11 +1,15 @@
 """Presets, and messages for settings that can't be."""
 
+from dataclasses import fields
+from pathlib import Path
+
 import gemmi
 import numpy as np
 import pytest
 
 from sfxflow.errors import InputError
 from sfxflow.simulate import frames
+from sfxflow.simulate.experiment import Experiment
 from sfxflow.simulate.presets import PRESETS, preset
 
 
@@ -61,3 +65,20 @@ def test_bad_settings_are_named(name, overrides, message):
     with pytest.raises(InputError) as error:
         preset(name, **overrides)
     assert message in str(error.value)
+
+
+def test_docs_list_every_setting_and_preset():
+    text = (Path(__file__).parents[3] / "docs" / "simulator.md").read_text()
+    rows = {}
+    for line in text[text.index("\n## Settings") :].splitlines():
+        if line.startswith("| `"):
+            name, default, meaning = (cell.strip() for cell in line.strip("|").split("|"))
+            rows[name.strip("`")] = (default, meaning)
+    assert rows.keys() == {field.name for field in fields(Experiment)}
+    for field in fields(Experiment):
+        default, meaning = rows[field.name]
+        written = str(field.default).lower() if isinstance(field.default, bool) else field.default
+        assert default == (f"{written:g}" if isinstance(written, float) else str(written))
+        assert meaning.startswith(field.metadata["meaning"])
+    for name in PRESETS:
+        assert f"`{name}`" in text[: text.index("\n## The model")]
