@@ -53,5 +53,5 @@ clean:
 	@touch $@
 
 .venv/installed-dev: pyproject.toml | .venv/bin/python
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,htcondor,slurm]'
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[workflow,htcondor,slurm,test,dev]'
 	@touch .venv/installed $@
