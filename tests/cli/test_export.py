@@ -20,6 +20,17 @@ from sfxflow.reflections import TABLES
 from sfxflow.symmetry import space_group
 
 CELL = (79.1, 79.1, 37.9, 90.0, 90.0, 90.0)
+CELL_FILE = """CrystFEL unit cell file version 1.0
+lattice_type = tetragonal
+centering = P
+unique_axis = c
+a = 79.1 A
+b = 79.1 A
+c = 37.9 A
+al = 90 deg
+be = 90 deg
+ga = 90 deg
+"""
 FILES = {
     "--mtz": "merged.mtz",
     "--unmerged": "unmerged.mtz",
@@ -143,10 +154,7 @@ def test_half_lists_give_the_figures_of_the_merged_file(tmp_path, chunks):
     """What other programs get tells them what we tell."""
     merged(tmp_path / "m.h5", [], [])
     assert export(tmp_path, []) == 0
-    (tmp_path / "a.cell").write_text(
-        "CrystFEL unit cell file version 1.0\nlattice_type = tetragonal\ncentering = P\nunique_axis = c\n"
-        "a = 79.1 A\nb = 79.1 A\nc = 37.9 A\nal = 90 deg\nbe = 90 deg\nga = 90 deg\n"
-    )
+    (tmp_path / "a.cell").write_text(CELL_FILE)
     lists = [
         part for option in ("--hkl", "--half1", "--half2") for part in (option, str(tmp_path / "out" / FILES[option]))
     ]
@@ -225,6 +233,47 @@ def test_unmerged_observations_are_scaled_as_merging_does(tmp_path, chunks):
         np.testing.assert_allclose(own[:, labels["FRACTIONCALC"]], np.where(far, 0, expected), atol=1e-3)
         np.testing.assert_allclose(own[:, labels["XDET"]], table["fs"], rtol=1e-6)
     assert start == len(rows)
+
+
+def test_merging_the_unmerged_file_gives_the_merged_one(tmp_path, chunks):
+    """Scale, B factor, width, tilt and curve are applied as the merger does: here with the real merger and little noise."""
+    chunk(chunks[0], 60, 300, seed=3)
+    rng = np.random.default_rng(7)
+    with h5py.File(chunks[0], "a") as handle:
+        group = handle["reflections"]
+        hkl = np.column_stack([group[name][()] for name in "hkl"]) - [0, 0, 35]
+        group["l"][()] = hkl[:, 2]
+        unique, inverse = np.unique(asymmetric(hkl, point_group("4/mmm")), axis=0, return_inverse=True)
+        truth = rng.exponential(1000, len(unique))[inverse.reshape(-1)]
+        q = inverse_resolution(hkl, CELL)
+        sigma_q = np.sqrt(4e-4**2 + (1e-3 * q) ** 2)
+        x = rng.uniform(-3, 3, len(q))
+        full = truth * np.repeat(rng.lognormal(0, 0.4, 60), 300) * np.exp(-(x**2) / 2) * 4e-4 / sigma_q
+        group["excitation_error"][()] = x * sigma_q
+        group["I"][()] = full * group["polarisation"][()] + rng.normal(0, 1, len(q))
+        group["sigI"][()] = 1.0 + 0.01 * full
+    (tmp_path / "a.cell").write_text(CELL_FILE)
+    arguments = ["--dataset", "lyso", "--cell", str(tmp_path / "a.cell"), "--space-group", "P43212"]
+    assert main(["merging", "--integrated", str(chunks[0]), *arguments, "--output", str(tmp_path / "m.h5")]) == 0
+    assert export(tmp_path, chunks[:1]) == 0
+    merged_mtz, unmerged = (
+        gemmi.read_mtz_file(str(tmp_path / "out" / name)) for name in ("merged.mtz", "unmerged.mtz")
+    )
+    mean = dict(zip(map(tuple, merged_mtz.make_miller_array().tolist()), merged_mtz.array[:, 3].tolist(), strict=True))
+    column = {c.label: c.array for c in unmerged.columns}
+    above, below = {}, {}
+    for index, value, part in zip(
+        map(tuple, unmerged.make_miller_array().tolist()), column["I"], column["FRACTIONCALC"], strict=True
+    ):
+        above[index] = above.get(index, 0.0) + value * part
+        below[index] = below.get(index, 0.0) + part**2
+    ours = np.array([above[index] / below[index] for index in mean])
+    theirs = np.array(list(mean.values()))
+    strong = theirs > 300
+    assert np.count_nonzero(strong) > 200
+    # the merger's weights are others, the model is the same
+    assert np.median(ours[strong] / theirs[strong]) == pytest.approx(1.0, abs=0.01)
+    assert np.median(np.abs(ours[strong] / theirs[strong] - 1.0)) < 0.01
 
 
 @pytest.mark.parametrize("attrs", [{}, {"partiality_model": "unity"}])
