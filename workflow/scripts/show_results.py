@@ -5,10 +5,10 @@ from pathlib import Path
 
 SHOWN = {
     "n_reflections": "reflections",
-    "completeness": "completeness, %",
+    "completeness": "completeness",
     "multiplicity": "multiplicity",
     "i_over_sigma": "I/sigma(I)",
-    "r_split": "Rsplit, %",
+    "r_split": "Rsplit",
     "cc_half": "CC1/2",
     "cc_star": "CC*",
 }
