@@ -9,7 +9,7 @@ from sfxflow.geometry import lab_positions, scattering_vectors
 from sfxflow.indexing.known_cell import index_lattice
 from sfxflow.indexing.lattice import Lattice, prepare_lattice, sublattice_tests
 from sfxflow.indexing.refine import RefinedLattice, refine_lattice, sigma_of_q
-from sfxflow.indexing.search import nearest_rotation
+from sfxflow.indexing.search import log10_binomial_tail, nearest_rotation
 
 #: More peaks than this make the search slower, not better: only the strongest take part in it. All take part in the refinement.
 MOST_PEAKS = 400
@@ -22,8 +22,16 @@ OFF_SUBLATTICE = 0.08
 REMOVED_SIGMAS = 4.0
 #: ... and all those this near in index space.
 REMOVED_INDEX = 0.25
-#: Median over a lattice's peaks of the largest |dh|: evenly spread chance pairs within REMOVED_INDEX have 0.2 (docs/indexing.md).
-MEDIAN_INDEX_DEVIATION = 0.12
+#: log10 of the likelihood ratio (true pairs among chance ones, against chance alone) that a refined lattice must reach, in all and for
+#: each of its peaks. Simulated right lattices have 2.4 or more a peak, wide mosaicity and many false peaks included; wrong cells, whose
+#: fits are broad, 1.0 or less in 95 % (docs/indexing.md).
+LEAST_RATIO = 15.0
+LEAST_RATIO_PER_PEAK = 1.2
+#: log10 of the chance at which peaks between the lattice points are no accident: the cell is a part of a larger one.
+SUPERLATTICE_LOG10_P = -4.0
+SUPERLATTICE_TOLERANCE = 0.1
+#: ... and they are at least this many for each peak of the lattice: a true larger cell has one (index 2) or two (index 3).
+SUPERLATTICE_SHARE = 0.25
 
 _FORMS, _MODULI = sublattice_tests()
 
@@ -233,6 +241,8 @@ def refusal(refined, members, peaks, target, settings):
         return "too few peaks explained"
     if not np.all(np.isfinite(refined.reciprocal)):
         return "refinement failed"
+    if refined.log10_ratio < max(LEAST_RATIO, LEAST_RATIO_PER_PEAK * true_pairs.sum()):
+        return "poor fit"
     difference = cell_difference(unrestrained_cell(refined, peaks.q), target.cell.parameters)
     if difference[0] > settings.cell_tolerance or difference[1] > settings.angle_tolerance:
         return "cell differs"
@@ -241,7 +251,33 @@ def refusal(refined, members, peaks, target, settings):
     on_sublattice = (primitive @ _FORMS.T) % _MODULI == 0
     if np.any(1.0 - on_sublattice.mean(axis=0) < OFF_SUBLATTICE):
         return "sub-lattice"
+    if superlattice_log10_p(refined, members, peaks.q, target.lattice) < SUPERLATTICE_LOG10_P:
+        return "super-lattice"
     return ""
+
+
+def superlattice_log10_p(refined, members, q, lattice):
+    """log10 of the chance that as many of the other peaks lie half or a third of the way between lattice points.
+
+    If the true cell is a multiple of the target, the target explains a part of the peaks perfectly, and the others lie on the finer
+    lattice. The smallest chance over the 7 lattices of index 2 and the 13 of index 3 is given, multiplied by their number.
+    """
+    others = q[~members]
+    if len(others) < 3:
+        return 0.0
+    reduced = np.linalg.inv(np.linalg.inv(lattice.from_reduced) @ np.linalg.inv(refined.reciprocal))
+    indices = others @ np.linalg.inv(reduced).T
+    smallest = 0.0
+    for form, modulus in zip(_FORMS, _MODULI, strict=True):
+        near = np.zeros(len(others), dtype=bool)
+        for multiple in range(1, modulus):
+            away = indices - multiple * form / modulus
+            near |= np.linalg.norm(away - np.rint(away), axis=1) < SUPERLATTICE_TOLERANCE
+        if near.sum() < SUPERLATTICE_SHARE * members.sum():
+            continue
+        chance = (modulus - 1) * 4.0 / 3.0 * np.pi * SUPERLATTICE_TOLERANCE**3
+        smallest = min(smallest, log10_binomial_tail(int(near.sum()), len(others), chance))
+    return smallest + np.log10(len(_FORMS))
 
 
 def unrestrained_cell(refined, q):

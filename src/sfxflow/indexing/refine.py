@@ -78,6 +78,8 @@ class RefinedLattice:
         Pixel, in each direction.
     profile_sigma : float
         Width of the excitation errors, 1/angstrom, or factor on the pooled widths where those were given.
+    log10_ratio : float
+        log10 of the likelihood of all peaks under the mixture over that under chance alone.
     """
 
     reciprocal: np.ndarray
@@ -88,6 +90,7 @@ class RefinedLattice:
     excitation_error: np.ndarray
     position_sigma: float
     profile_sigma: float
+    log10_ratio: float
 
 
 def free_parameters(lattice_type, unique_axis="c"):
@@ -332,6 +335,7 @@ def _refine(
     for i in range(to_panel.shape[0]):
         depth[i] = np.linalg.inv(to_panel[i])[2, 2]
     share = 0.8
+    log_ratio = 0.0
     reciprocal = rotation @ _reciprocal_matrix(parameters)
     gradient = np.empty((3, 3, 3 + n_free))
     row = np.empty(n_parameters)
@@ -343,7 +347,7 @@ def _refine(
         pair_residuals(reciprocal, offsets, hkl, shares, panel, position, to_panel, depth, k, residuals, jacobian)
         _turn_to_radial(radial, residuals, jacobian)
 
-        total = 0.0
+        total, log_ratio = 0.0, 0.0
         for i in range(n):
             width = profile_sigma * relative_width[i]
             across = math.sqrt(position_sigma**2 + spread[i] ** 2)
@@ -351,11 +355,14 @@ def _refine(
                 (residuals[i, 0] / position_sigma) ** 2 + (residuals[i, 1] / across) ** 2 + (residuals[i, 2] / width) ** 2
             )
             gaussian = math.exp(-0.5 * min(exponent, 1400.0)) / ((2 * math.pi) ** 1.5 * position_sigma * across * width)
-            inlier[i] = share * gaussian / (share * gaussian + (1.0 - share) * density[i])
             if hkl[i, 0] == 0 and hkl[i, 1] == 0 and hkl[i, 2] == 0:
-                inlier[i] = 0.0
+                gaussian = 0.0
+            mixed = share * gaussian + (1.0 - share) * density[i]
+            inlier[i] = share * gaussian / mixed
+            log_ratio += math.log(mixed / density[i])
             total += inlier[i]
         if total < 3.0:
+            log_ratio = 0.0
             break
         share = min(0.99, max(0.02, total / n))
         position_sum, profile_sum = 0.0, 0.0
@@ -427,7 +434,7 @@ def _refine(
             parameters += free[:, j] * step_vector[3 + j]
         offsets += step_vector[3 + n_free :]
         reciprocal = rotation @ _reciprocal_matrix(parameters)
-    return reciprocal, offsets, hkl, inlier, residuals, position_sigma, profile_sigma
+    return reciprocal, offsets, hkl, inlier, residuals, position_sigma, profile_sigma, log_ratio
 
 
 def refine_lattice(
@@ -494,7 +501,7 @@ def refine_lattice(
         [1.0 / (CELL_LENGTH_PRIOR * start[:3]) ** 2, np.full(3, 1.0 / CELL_ANGLE_PRIOR**2)],
     )
     density = _chance_density(peaks.panel, peaks.position, to_panel, k, standard)
-    found, offsets, hkl, inlier, residuals, position_sigma, profile_sigma = _refine(
+    found, offsets, hkl, inlier, residuals, position_sigma, profile_sigma, log_ratio = _refine(
         start,
         free,
         rotation,
@@ -526,6 +533,7 @@ def refine_lattice(
         excitation_error=residuals[:, 2].copy(),
         position_sigma=position_sigma,
         profile_sigma=profile_sigma,
+        log10_ratio=log_ratio / math.log(10.0),
     )
 
 
