@@ -1,0 +1,207 @@
+"""Predict the reflections of each indexed crystal and sum their intensities on the frames."""
+
+import sys
+
+import h5py
+import numpy as np
+
+from sfxflow.cli import options
+from sfxflow.errors import FrameError, InputError
+from sfxflow.geometry import panel_arrays, polarisation_factor
+from sfxflow.indexing.frame import panel_inverses
+from sfxflow.integration.predict import highest_q, predict
+from sfxflow.integration.rings import integrate_rings
+from sfxflow.io.files import provenance_json, written_whole
+from sfxflow.io.frames import open_frames
+from sfxflow.io.geometry import read_geometry
+from sfxflow.io.table import ChunkWriter, open_chunk, read_rows
+from sfxflow.parallel import ordered_map
+from sfxflow.peaks import estimate_gain, prepare
+from sfxflow.progress import Progress
+from sfxflow.reflections import Status
+from sfxflow.symmetry import space_group
+from sfxflow.units import wavelength
+
+#: Frames whose reflections are gathered before they are written.
+_BLOCK = 64
+
+
+def add_arguments(parser):
+    """Arguments of the sub-command."""
+    parser.add_argument("--indexed", required=True, help="file of the indexed crystals")
+    options.add_frames(parser)
+    options.add_job(parser, "file of the integrated reflections (HDF5)")
+
+
+def run(args):
+    """Integrate; see the module's docstring."""
+    settings = options.stage_settings("integration", args)
+    if not settings.inner_radius <= settings.middle_radius < settings.outer_radius:
+        raise InputError(
+            "integration: the radii must grow: inner_radius <= middle_radius < outer_radius, "
+            f"but they are {settings.inner_radius:g}, {settings.middle_radius:g}, {settings.outer_radius:g}"
+        )
+    detector = read_geometry(args.geometry)
+    with open_frames(args.frames, detector, args.mask) as frames:
+        wanted = options.frame_range(args, frames.n_frames)
+        inputs = [args.indexed, args.geometry, *([args.mask] if args.mask else []), *frames.files]
+    with open_chunk(args.indexed) as handle:
+        account = read_rows(handle["frames"])
+        crystals = read_rows(handle["crystals"])
+        attributes = {name: handle.attrs[name] for name in ("warning", "cell", "space_group")}
+    if list(account["frame"]) != list(wanted):
+        raise InputError(f"{args.indexed}: does not hold the frames {wanted.start} to {wanted.stop - 1}; run the indexing of this chunk again")
+    rows_of_frame = _rows_by_frame(crystals["frame"])
+    tasks = [(int(account["frame"][i]), {name: crystals[name][rows] for name in _PER_CRYSTAL}) for i, rows in rows_of_frame.items()]
+
+    setup = (args.frames, detector, args.mask, settings, str(attributes["space_group"]))
+    results = ordered_map(_integrate_frame, _Integrator, setup, tasks, args.threads)
+    progress = Progress("frames integrated", len(tasks))
+    failures = []
+    n_reflections = 0
+    with written_whole(args.output) as temporary:
+        with h5py.File(temporary, "w") as handle:
+            writer = ChunkWriter(handle, provenance_json(dict(vars(settings)), inputs), ["frames", "crystals", "reflections"])
+            for name, value in attributes.items():
+                handle.attrs[name] = value
+            kept, block, n_crystals = [], [], 0
+            for (i, rows), result in zip(rows_of_frame.items(), results, strict=True):
+                progress.add()
+                if isinstance(result, str):
+                    failures.append(result)
+                    _mark_failed(account, i, result)
+                    continue
+                result["crystal"] = (result["crystal"] + n_crystals).astype(np.uint32)
+                n_crystals += len(rows)
+                n_reflections += len(result["h"])
+                kept.append(rows)
+                block.append(result)
+                if len(block) == _BLOCK:
+                    _append(writer, block)
+                    block = []
+            _append(writer, block)
+            chosen = np.concatenate(kept) if kept else np.zeros(0, dtype=int)
+            writer.append("crystals", {name: values[chosen] for name, values in crystals.items()})
+            writer.append("frames", account)
+        n_failed = int(np.count_nonzero(account["status"] == Status.failed))
+        options.check_failures(n_failed, len(wanted), settings.max_bad_frames, failures)
+    progress.finish()
+    print(f"{len(tasks) - len(failures)} frames integrated: {n_reflections} reflections", file=sys.stderr)
+
+
+_PER_CRYSTAL = ("reciprocal", "profile_radius", "mosaicity", "bandwidth", "shift", "excess")
+
+
+def _rows_by_frame(frame_of_crystal):
+    """Rows of the crystals table for each row of the frames table that has any, in order."""
+    order = np.argsort(frame_of_crystal, kind="stable")
+    frames, starts = np.unique(frame_of_crystal[order], return_index=True)
+    return dict(zip(frames.tolist(), np.split(order, starts[1:]), strict=True)) if len(order) else {}
+
+
+def _mark_failed(account, i, message):
+    account["status"][i] = Status.failed
+    account["n_lattices"][i] = 0
+    account["resolution"][i] = np.nan
+    account["message"][i] = message
+
+
+def _append(writer, block):
+    if block:
+        writer.append("reflections", {name: np.concatenate([rows[name] for rows in block]) for name in block[0]})
+
+
+class _Integrator:
+    """What a worker needs: its own open files and the geometry."""
+
+    def __init__(self, pattern, detector, mask, settings, group):
+        self.frames = open_frames(pattern, detector, mask)
+        self.detector = detector
+        self.arrays = panel_arrays(detector)
+        self.settings = settings
+        self.centering = _lattice_centering(space_group(group))
+        self.max_adu = options.highest_values(detector)
+        self.polarisation_angle = np.radians(settings.polarisation_angle)
+        self._geometry = (None, None, None)
+        self._prepared = None
+
+    def geometry(self, clen, length):
+        """Inverse panel matrices and highest |q| for a camera length and wavelength."""
+        if self._geometry[0] != (clen, length):
+            q_max = highest_q(self.arrays, clen, length)
+            if self.settings.d_min:
+                q_max = min(q_max, 1.0 / self.settings.d_min)
+            self._geometry = ((clen, length), panel_inverses(self.arrays, clen), q_max)
+        return self._geometry[1:]
+
+    def gain(self, frame):
+        """Detector units a photon, from the geometry or else from the frame."""
+        known = options.header_gain(self.detector, frame.photon_energy)
+        if known is not None:
+            return known
+        if self._prepared is None:
+            self._prepared = prepare(self.arrays, self.frames.mask, frame.clen)
+        return estimate_gain(frame.data, self._prepared, self.frames.valid_range, frame.good)
+
+
+def _lattice_centering(group):
+    """Centring symbol as in cell files: rhombohedral groups on hexagonal axes are H there."""
+    return "H" if group.hm.startswith("R") and group.ext == "H" else group.centring_type()
+
+
+def _integrate_frame(integrator, task):
+    """Reflections of one frame as columns, or the reason why it could not be read."""
+    index, crystals = task
+    try:
+        frame = integrator.frames.read(index)
+    except FrameError as error:
+        return str(error)
+    settings = integrator.settings
+    length = wavelength(frame.photon_energy)
+    to_panel, q_max = integrator.geometry(frame.clen, length)
+    predicted = [
+        predict(
+            crystals["reciprocal"][c],
+            np.append(crystals["shift"][c], crystals["excess"][c]),
+            (crystals["profile_radius"][c], crystals["mosaicity"][c], crystals["bandwidth"][c]),
+            length,
+            integrator.arrays.bounds,
+            to_panel,
+            integrator.centering,
+            q_max,
+            settings.max_excitation,
+        )
+        for c in range(len(crystals["reciprocal"]))
+    ]
+    hkl, fs, ss, panel, excitation_error, direction = (np.concatenate(column) for column in zip(*predicted, strict=True))
+    crystal = np.repeat(np.arange(len(predicted)), [len(p.fs) for p in predicted])
+    good = integrator.frames.mask if frame.good is None else integrator.frames.mask & frame.good
+    summed = integrate_rings(
+        frame.data,
+        good,
+        integrator.frames.valid_range,
+        integrator.arrays.bounds,
+        fs,
+        ss,
+        panel,
+        (settings.inner_radius, settings.middle_radius, settings.outer_radius),
+        integrator.gain(frame),
+        integrator.max_adu,
+    )
+    ok = summed.ok
+    polarisation = polarisation_factor(direction[ok], settings.polarisation_fraction, integrator.polarisation_angle)
+    return {
+        "crystal": crystal[ok],
+        "h": hkl[ok, 0],
+        "k": hkl[ok, 1],
+        "l": hkl[ok, 2],
+        "I": summed.I[ok].astype(np.float32),
+        "sigI": summed.sigI[ok].astype(np.float32),
+        "excitation_error": excitation_error[ok].astype(np.float32),
+        "polarisation": polarisation.astype(np.float32),
+        "fs": fs[ok].astype(np.float32),
+        "ss": ss[ok].astype(np.float32),
+        "panel": panel[ok].astype(np.uint16),
+        "peak": summed.peak[ok].astype(np.float32),
+        "background": summed.background[ok].astype(np.float32),
+    }
