@@ -251,8 +251,9 @@ def fit_block(
 
     Parameters
     ----------
-    total : float64, shape (n_reflections, 2)
-        Sums of g y / var and g^2 / var of the last merge, which had the same state, weights and `current`.
+    total : float64, shape (n_reflections, 2, 2)
+        Sums of g y / var and g^2 / var of the last merge, which had the same state, weights and `current`, as they hold for the
+        reflection and for its Friedel mate.
     prior : float64, shape (n_reflections,)
         Mean intensity at the reflection's resolution.
     precision : float64, shape (6,)
@@ -318,8 +319,9 @@ def fit_block(
                 w = weight[j] / (FULL_WEIGHT * merged_variance)
                 own_a, own_b = w * g * intensity[j], w * g * g
             known = 1.0 / (prior[h] * prior[h])
-            information = max(total[h, 1] - own_b, 0.0) + known
-            mean[n] = max((total[h, 0] - own_a + prior[h] * known) / information, 0.0)
+            others = total[h, int(reflection[j] >= MINUS)]
+            information = max(others[1] - own_b, 0.0) + known
+            mean[n] = max((others[0] - own_a + prior[h] * known) / information, 0.0)
             uncertainty[n] = 1.0 / information
             square = mean[n] * mean[n] + uncertainty[n]
             variance[n] = background[n] + gain * g * mean[n] + uncertain * base * base * square + g * g * uncertainty[n]

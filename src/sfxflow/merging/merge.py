@@ -28,12 +28,14 @@ class Merged:
     Attributes
     ----------
     reflections : dict of ndarray
-        h, k, l (CCP4 asymmetric unit), I, sigI, n, I_half1, sigI_half1, n_half1, I_half2, ..., and with anomalous I_plus, ...
+        h, k, l (CCP4 asymmetric unit), I, sigI, n, I_half1, sigI_half1, n_half1, I_half2, ..., and with anomalous I_plus, ...,
+        I_plus_half1, ...
     crystals : dict of ndarray
         scale, B, width (factor on sigma(q)), rotation (radian, about x and y), energy (relative change), half, n_observations,
         n_rejected, status.
     partiality : dict of ndarray
-        The curve (`partiality.PartialityCurve.arrays`).
+        The curve (`partiality.PartialityCurve.arrays`) and `reference_width` R (1/angstrom): an observation's partiality is
+        R / (width sigma(q)) times the curve, but with the model 'unity'.
     model : str
         The model used: empirical, gaussian or unity.
     summary : dict
@@ -194,7 +196,7 @@ class _Run:
         """Fit the crystals; returns the sums for the curve."""
         numbers = self.numbers
         edges = partiality.range_edges(self.curve.q2_max)
-        total = np.ascontiguousarray(self.total[:, :2])
+        total = scaling.known_of_mates(self.sums, self.settings.anomalous)
         precision = 1.0 / np.asarray(self.priors) ** 2
 
         def work(block):
@@ -236,7 +238,7 @@ class _Run:
         return Merged(
             reflections=_reflections(self),
             crystals=_crystals(self),
-            partiality=self.curve.arrays(),
+            partiality=self.curve.arrays() | {"reference_width": self.reference_width},
             model=self.model,
             summary=_summary(self, remark),
         )
@@ -245,16 +247,11 @@ class _Run:
 def _reflections(run):
     n = run.total[:, 3].astype(np.int64)
     keep = n >= max(run.settings.min_measurements, 1)
-    halves, mates = run.sums[:, :2] + run.sums[:, 2:], run.sums[:, ::2] + run.sums[:, 1::2]
+    halves = run.sums[:, :2] + run.sums[:, 2:]
     parts = {"": run.total, "_half1": halves[:, 0], "_half2": halves[:, 1]}
     hkl, mate = ccp4_asymmetric_unit(run.hkl, run.collector.numbers.group)
     if run.settings.anomalous:
-        # which of the mates is the one in the CCP4 asymmetric unit
-        swapped = mate[:, None]
-        parts |= {
-            "_plus": np.where(swapped, mates[:, 1], mates[:, 0]),
-            "_minus": np.where(swapped, mates[:, 0], mates[:, 1]),
-        }
+        parts |= _friedel_mates(run.sums, mate)
     factor = corrected_sigma(run.total, run.q)
     order = np.argsort(reflection_key(hkl), kind="stable")
     order = order[keep[order]]
@@ -267,6 +264,15 @@ def _reflections(run):
             sigma = np.where(there, factor / np.sqrt(sums[:, 1]), np.nan)
         columns[f"I{name}"], columns[f"sigI{name}"], columns[f"n{name}"] = intensity[order], sigma[order], count[order]
     return columns
+
+
+def _friedel_mates(sums, mate):
+    """Sums of I(+) and I(-), all and by half set; `mate`: the one in the CCP4 asymmetric unit is the other one here."""
+    parts = {}
+    for sign, own in (("plus", 0), ("minus", 2)):
+        halves = np.where(mate[:, None, None], sums[:, 2 - own : 4 - own], sums[:, own : own + 2])
+        parts |= {f"_{sign}": halves.sum(axis=1), f"_{sign}_half1": halves[:, 0], f"_{sign}_half2": halves[:, 1]}
+    return parts
 
 
 def _crystals(run):

@@ -279,9 +279,9 @@ def ccp4_asymmetric_unit(hkl, group):
     -------
     hkl : ndarray of int32, shape (n, 3)
     mate : ndarray of bool, shape (n,)
-        The equivalent is one of the Friedel mate, not of the reflection.
+        The equivalent is one of the Friedel mate, and not of the reflection (a centric reflection is its own mate).
     """
     unit, operations = gemmi.ReciprocalAsu(group), group.operations()
-    moved = [unit.to_asu(row, operations) for row in np.asarray(hkl).tolist()]
-    placed = np.array([m[0] for m in moved], np.int32).reshape(-1, 3)
-    return placed, np.array([m[1] % 2 == 0 for m in moved], bool)
+    placed = np.array([unit.to_asu(row, operations)[0] for row in np.asarray(hkl).tolist()], np.int32).reshape(-1, 3)
+    mate = to_asu(placed, group, friedel=False) != to_asu(hkl, group, friedel=False)
+    return placed, mate.any(axis=1)

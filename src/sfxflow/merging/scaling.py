@@ -15,6 +15,8 @@ _LEAST_SIGNIFICANCE = 5.0
 #: A scale that is by more than this factor off the median is absurd.
 _ABSURD = 1e4
 _N_SHELLS = 20
+#: Order of a relative anomalous difference, for the weights with which its mean square is found.
+_ANOMALOUS_SCALE = 0.05
 _UNLIKE = "intensities do not agree with the other crystals"
 
 
@@ -86,6 +88,38 @@ def _interpolated(q, edges, above, below):
         return np.ones(len(q))
     centres = (edges[1:] + edges[:-1])[good] / 2
     return np.exp(np.interp(q**2, centres, np.log(above[good] / below[good])))
+
+
+def known_of_mates(sums, anomalous):
+    """What the merged sums say of each reflection and of its Friedel mate.
+
+    Parameters
+    ----------
+    sums : ndarray, shape (n, 4, 4)
+        As `kernels.merge_block` fills them.
+    anomalous : bool
+        Friedel mates differ: each tells of the other only as far as the mean anomalous difference, found from the data, lets it.
+
+    Returns
+    -------
+    ndarray, shape (n, 2, 2)
+        Sums of g y / var and of g^2 / var, for the reflection and the mate.
+    """
+    own = (sums[:, ::2] + sums[:, 1::2])[:, :, :2]
+    other = own[:, ::-1]
+    if not anomalous:
+        return np.ascontiguousarray(own + other)
+    there = other[:, :, 1] > 0
+    intensity = np.divide(other[:, :, 0], other[:, :, 1], where=there, out=np.zeros(there.shape))
+    variance = np.divide(1.0, other[:, :, 1], where=there, out=np.zeros(there.shape))
+    both = there.all(axis=1)
+    difference, mean = intensity[both, 0] - intensity[both, 1], intensity[both].mean(axis=1)
+    noise = variance[both].sum(axis=1)
+    weight = mean**2 / (noise + (_ANOMALOUS_SCALE * mean) ** 2) ** 2
+    relative = max(np.sum(weight * (difference**2 - noise)) / max(np.sum(weight * mean**2), 1e-300), 0.0)
+    loosened = variance + relative * intensity**2
+    information = np.divide(1.0, loosened, where=there, out=np.zeros(there.shape))
+    return own + np.stack([information * intensity, information], axis=2)
 
 
 def fix_gauge(run):
