@@ -28,7 +28,9 @@ def peak_list(experiment, index, n_peaks, n_outliers, position_sigma=0.3):
     rows, columns = experiment.detector.shape
     fs = np.concatenate([fs, rng.random(n_outliers) * columns])
     ss = np.concatenate([ss, rng.random(n_outliers) * rows])
-    intensity = np.concatenate([spots.intensity[strongest], rng.permutation(np.resize(spots.intensity[strongest], n_outliers))])
+    intensity = np.concatenate(
+        [spots.intensity[strongest], rng.permutation(np.resize(spots.intensity[strongest], n_outliers))]
+    )
     panel = panel_of(arrays.bounds, fs, ss)
     on = panel >= 0
     length = wavelength(truth.photon_energy)

@@ -5,10 +5,13 @@ under way at a time, so memory does not grow with the number of items.
 """
 
 import multiprocessing
+import os
 import sys
+import threading
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
 
 from sfxflow.errors import InputError
 
@@ -66,12 +69,19 @@ def ordered_map(work, setup, setup_arguments, items, processes):
 
 
 def _start(work, setup, setup_arguments):
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _worker["state"] = setup(*setup_arguments)
     except InputError as error:
         # An exception here would only break the pool: keep its message for the first batch.
         _worker["error"] = str(error)
     _worker["work"] = work
+
+
+def _end_with_parent():
+    """A process whose parent was killed would wait for work for ever."""
+    wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 def _run_batch(batch):

@@ -12,6 +12,7 @@ import numpy as np
 
 from sfxflow.cell import parameters_of
 from sfxflow.cli import options
+from sfxflow.errors import InputError
 from sfxflow.geometry import panel_arrays
 from sfxflow.indexing.frame import frame_peaks, index_frame, panel_inverses, prepare_target
 from sfxflow.indexing.pool import pool_lattices
@@ -19,7 +20,7 @@ from sfxflow.indexing.refine import refine_lattice
 from sfxflow.io.cell_file import check_cell, read_cell
 from sfxflow.io.files import provenance_json, written_whole
 from sfxflow.io.geometry import read_geometry
-from sfxflow.io.peaks import read_peaks
+from sfxflow.io.peaks import PEAK_GROUP, read_peaks
 from sfxflow.io.table import ChunkWriter, open_chunk, read_rows
 from sfxflow.parallel import ordered_map
 from sfxflow.progress import Progress
@@ -35,12 +36,16 @@ _POOLED_LATTICES = 1000
 _STRONG_PEAKS = 25
 _STRONG_HITS = 3
 _FITTING_SHARE = 0.1
+#: Why a frame has no lattice in the end: peaks that one accepted alone, none with what all lattices have in common.
+_LOST = "no lattice left with the pooled profile and offsets"
 
 
 def add_arguments(parser):
     """Arguments of the sub-command."""
     parser.add_argument("--peaks", required=True, help="peak file")
-    parser.add_argument("--geometry", required=True, help="CrystFEL .geom file, or an NXmx file that holds the geometry")
+    parser.add_argument(
+        "--geometry", required=True, help="CrystFEL .geom file, or an NXmx file that holds the geometry"
+    )
     options.add_cell(parser)
     options.add_job(parser, "file of the indexed crystals (HDF5)")
 
@@ -52,7 +57,7 @@ def run(args):
     group = space_group(args.space_group)
     cell = read_cell(args.cell)
     check_cell(cell, group, args.cell)
-    with open_chunk(args.peaks) as handle:
+    with open_chunk(args.peaks, "frames", PEAK_GROUP) as handle:
         frames = read_rows(handle["frames"])
     hits = [i for i, status in enumerate(frames["status"]) if status == Status.hit]
 
@@ -70,27 +75,35 @@ def run(args):
     warning = _misfit(frames, lattices, reasons, cell)
     profile = _pool(lattices, frames, detector)
     with written_whole(args.output) as temporary, h5py.File(temporary, "w") as handle:
-        writer = ChunkWriter(handle, provenance_json(dict(vars(settings)), [args.peaks, args.geometry, args.cell]), ["frames", "crystals"])
+        writer = ChunkWriter(
+            handle,
+            provenance_json(dict(vars(settings)), [args.peaks, args.geometry, args.cell]),
+            ["frames", "crystals"],
+        )
         handle.attrs["warning"] = warning
         handle.attrs["cell"] = cell.parameters
-        handle.attrs["space_group"] = group.hm
-        worker = _prepare(*setup)
-        rows = []
-        for i, found in lattices.items():
-            refined_rows = _refined_rows(worker, i, found, profile)
-            rows += refined_rows
-            if refined_rows:
-                frames["status"][i] = Status.indexed
-                frames["n_lattices"][i] = len(refined_rows)
-                frames["resolution"][i] = min(row["resolution"] for row in refined_rows)
+        handle.attrs["space_group"] = group.xhm()
+        indexed = [(i, found) for i, found in lattices.items() if found]
+        refined = ordered_map(_refine, _prepare, (*setup, profile), indexed, args.threads)
+        rows, n_lattices = [], 0
+        for (i, _), of_frame in zip(indexed, refined, strict=True):
+            if not of_frame:
+                frames["message"][i] = _LOST
+                reasons[_LOST] += 1
+                continue
+            rows += of_frame
+            n_lattices += len(of_frame)
+            frames["status"][i] = Status.indexed
+            frames["n_lattices"][i] = len(of_frame)
+            frames["resolution"][i] = min(row["resolution"] for row in of_frame)
             if len(rows) >= _BLOCK:
                 _append(writer, rows)
                 rows = []
         _append(writer, rows)
         writer.append("frames", frames)
-    n_indexed = sum(map(bool, lattices.values()))
+    n_indexed = int(np.count_nonzero(frames["status"] == Status.indexed))
     print(
-        f"{len(hits)} hits: {n_indexed} indexed, {sum(map(len, lattices.values()))} lattices"
+        f"{len(hits)} hits: {n_indexed} indexed, {n_lattices} lattices"
         + "".join(f"; {reason}: {count}" for reason, count in reasons.most_common()),
         file=sys.stderr,
     )
@@ -104,9 +117,11 @@ def _append(writer, rows):
 
 
 class _Indexer:
-    """What a worker needs: the peak file, the geometry and the target cell."""
+    """What a worker needs: the peak file, the geometry and the target cell; in the second round the pooled profile."""
 
-    def __init__(self, peak_file, detector, cell, settings):
+    def __init__(self, peak_file, detector, cell, settings, profile):
+        self.profile = profile
+        self.path = peak_file
         self.handle = open_chunk(peak_file)
         self.arrays = panel_arrays(detector)
         self.pixel_size = options.pixel_size(self.arrays)
@@ -123,6 +138,10 @@ class _Indexer:
         if self._block[0] != start:
             self._block = (start, read_peaks(self.handle, start, start + _BLOCK))
         found = self._block[1][i - start]
+        if np.any(found["panel"] >= len(self.arrays.bounds)):
+            raise InputError(
+                f"{self.path}: has peaks on more panels than the geometry has; find the peaks with this geometry again"
+            )
         clen, length = self.clen[i], wavelength(self.energy[i])
         if self._inverses[0] != clen:
             self._inverses = (clen, panel_inverses(self.arrays, clen))
@@ -130,8 +149,8 @@ class _Indexer:
         return peaks, length, self._inverses[1]
 
 
-def _prepare(peak_file, detector, cell, settings):
-    return _Indexer(peak_file, detector, cell, settings)
+def _prepare(peak_file, detector, cell, settings, profile=None):
+    return _Indexer(peak_file, detector, cell, settings, profile)
 
 
 def _index(indexer, i):
@@ -159,7 +178,7 @@ def _summary(lattice, peaks):
 
 
 def _pool(lattices, frames, detector):
-    found = [lattice["pooled"] for several in lattices.values() for lattice in several]
+    found = [lattice.pop("pooled") for several in lattices.values() for lattice in several]
     if not found:
         return None
     step = max(1, len(found) // _POOLED_LATTICES)
@@ -167,10 +186,10 @@ def _pool(lattices, frames, detector):
     return pool_lattices(found[::step], wavelength(energies.mean()), options.pixel_size(panel_arrays(detector)))
 
 
-def _refined_rows(indexer, i, found, profile):
-    """Rows of the crystals table for frame `i`: each lattice refined again, on the peaks that no other lattice of the frame has."""
-    if not found:
-        return []
+def _refine(indexer, task):
+    """Rows of the crystals table for a frame: each lattice refined again, on the peaks that no other lattice of the frame has."""
+    i, found = task
+    profile = indexer.profile
     peaks, length, to_panel = indexer.peaks(i)
     rows = []
     for lattice in found:
@@ -190,6 +209,8 @@ def _refined_rows(indexer, i, found, profile):
             profile=profile,
         )
         true_pairs = refined.inlier > 0.5
+        if true_pairs.sum() < indexer.settings.min_peaks:
+            continue
         q = np.sort(np.linalg.norm(own.q[true_pairs], axis=1))
         rows.append(
             {
@@ -204,7 +225,7 @@ def _refined_rows(indexer, i, found, profile):
                 "n_peaks": int(true_pairs.sum()),
                 "log10_p": lattice["log10_p"],
                 "rms_position": np.sqrt(2.0) * refined.position_sigma,
-                "resolution": 1.0 / q[int(0.98 * (len(q) - 1))] if len(q) else np.nan,
+                "resolution": 1.0 / q[int(0.98 * (len(q) - 1))],
             }
         )
     return rows

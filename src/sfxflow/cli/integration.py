@@ -45,30 +45,35 @@ def run(args):
     with open_frames(args.frames, detector, args.mask) as frames:
         wanted = options.frame_range(args, frames.n_frames)
         inputs = [args.indexed, args.geometry, *([args.mask] if args.mask else []), *frames.files]
-    with open_chunk(args.indexed) as handle:
+    with open_chunk(args.indexed, "frames", "crystals") as handle:
         account = read_rows(handle["frames"])
         crystals = read_rows(handle["crystals"])
         attributes = {name: handle.attrs[name] for name in ("warning", "cell", "space_group")}
     if list(account["frame"]) != list(wanted):
-        raise InputError(f"{args.indexed}: does not hold the frames {wanted.start} to {wanted.stop - 1}; run the indexing of this chunk again")
+        raise InputError(
+            f"{args.indexed}: does not hold the frames {wanted.start} to {wanted.stop - 1}; run the indexing of this chunk again"
+        )
     rows_of_frame = _rows_by_frame(crystals["frame"])
-    tasks = [(int(account["frame"][i]), {name: crystals[name][rows] for name in _PER_CRYSTAL}) for i, rows in rows_of_frame.items()]
+    tasks = [
+        (int(account["frame"][i]), {name: crystals[name][rows] for name in _PER_CRYSTAL})
+        for i, rows in rows_of_frame.items()
+    ]
 
     setup = (args.frames, detector, args.mask, settings, str(attributes["space_group"]))
     results = ordered_map(_integrate_frame, _Integrator, setup, tasks, args.threads)
     progress = Progress("frames integrated", len(tasks))
-    failures = []
     n_reflections = 0
     with written_whole(args.output) as temporary:
         with h5py.File(temporary, "w") as handle:
-            writer = ChunkWriter(handle, provenance_json(dict(vars(settings)), inputs), ["frames", "crystals", "reflections"])
+            writer = ChunkWriter(
+                handle, provenance_json(dict(vars(settings)), inputs), ["frames", "crystals", "reflections"]
+            )
             for name, value in attributes.items():
                 handle.attrs[name] = value
             kept, block, n_crystals = [], [], 0
             for (i, rows), result in zip(rows_of_frame.items(), results, strict=True):
                 progress.add()
                 if isinstance(result, str):
-                    failures.append(result)
                     _mark_failed(account, i, result)
                     continue
                 result["crystal"] = (result["crystal"] + n_crystals).astype(np.uint32)
@@ -83,10 +88,10 @@ def run(args):
             chosen = np.concatenate(kept) if kept else np.zeros(0, dtype=int)
             writer.append("crystals", {name: values[chosen] for name, values in crystals.items()})
             writer.append("frames", account)
-        n_failed = int(np.count_nonzero(account["status"] == Status.failed))
-        options.check_failures(n_failed, len(wanted), settings.max_bad_frames, failures)
+        messages = [account["message"][i] for i in np.flatnonzero(account["status"] == Status.failed)]
+        options.check_failures(len(messages), len(wanted), settings.max_bad_frames, messages)
     progress.finish()
-    print(f"{len(tasks) - len(failures)} frames integrated: {n_reflections} reflections", file=sys.stderr)
+    print(f"{len(kept)} frames integrated: {n_reflections} reflections", file=sys.stderr)
 
 
 _PER_CRYSTAL = ("reciprocal", "profile_radius", "mosaicity", "bandwidth", "shift", "excess")
@@ -173,7 +178,9 @@ def _integrate_frame(integrator, task):
         )
         for c in range(len(crystals["reciprocal"]))
     ]
-    hkl, fs, ss, panel, excitation_error, direction = (np.concatenate(column) for column in zip(*predicted, strict=True))
+    hkl, fs, ss, panel, excitation_error, direction = (
+        np.concatenate(column) for column in zip(*predicted, strict=True)
+    )
     crystal = np.repeat(np.arange(len(predicted)), [len(p.fs) for p in predicted])
     good = integrator.frames.mask if frame.good is None else integrator.frames.mask & frame.good
     summed = integrate_rings(

@@ -9,7 +9,9 @@ from sfxflow.settings import settings_from_json
 def add_frames(parser):
     """Frames, geometry and mask, and which part of the run is meant."""
     parser.add_argument("--frames", required=True, help="frame file, or a quoted pattern such as 'raw/*.h5'")
-    parser.add_argument("--geometry", required=True, help="CrystFEL .geom file, or an NXmx file that holds the geometry")
+    parser.add_argument(
+        "--geometry", required=True, help="CrystFEL .geom file, or an NXmx file that holds the geometry"
+    )
     parser.add_argument("--mask", nargs="?", help="file with a mask of bad pixels, beside those of the geometry")
     parser.add_argument("--first", type=int, default=0, help="first frame, counted through all files of the run from 0")
     parser.add_argument("--count", type=int, help="number of frames; all that follow if not given")

@@ -171,11 +171,14 @@ def index_frame(peaks, target, to_panel, wavelength, pixel_size, settings, profi
             reason = "no significant lattice"
             break
         refined = refined_from_search(reduced, tolerance, peaks, target, to_panel, wavelength, pixel_size, profile)
-        members = left & lattice_members(refined, peaks.q, wavelength, profile)
+        members = left & lattice_members(refined, peaks.q, target.lattice, wavelength, profile)
         reason = refusal(refined, members, peaks, target, settings)
         if reason:
             break
-        if any(misorientation(refined.reciprocal, other.refined.reciprocal, target.lattice) < SPLIT_ANGLE for other in accepted):
+        if any(
+            misorientation(refined.reciprocal, other.refined.reciprocal, target.lattice) < SPLIT_ANGLE
+            for other in accepted
+        ):
             reason = "split crystal"
             left &= ~members
             if members.sum() < settings.min_peaks:
@@ -214,13 +217,18 @@ def conventional_reciprocal(reduced_reciprocal, lattice):
     return np.linalg.inv(lattice.from_reduced @ np.linalg.inv(reduced_reciprocal))
 
 
+def reduced_reciprocal(reciprocal, lattice):
+    """Columns a*, b*, c* of the reduced cell from those of the conventional one."""
+    return np.linalg.inv(np.linalg.inv(lattice.from_reduced) @ np.linalg.inv(reciprocal))
+
+
 def index_deviations(reciprocal, q):
     """Largest deviation of the three indices of each peak from whole numbers."""
     indices = q @ np.linalg.inv(reciprocal).T
     return np.abs(indices - np.rint(indices)).max(axis=1)
 
 
-def lattice_members(refined, q, wavelength, profile=None):
+def lattice_members(refined, q, lattice, wavelength, profile=None):
     """Peaks that belong to a lattice: near in index space, or within some widths in position and excitation error."""
     if profile is None:
         width = refined.profile_sigma
@@ -231,7 +239,7 @@ def lattice_members(refined, q, wavelength, profile=None):
         )
     near = refined.distance < REMOVED_SIGMAS * refined.position_sigma
     near &= np.abs(refined.excitation_error) < REMOVED_SIGMAS * width
-    return near | (index_deviations(refined.reciprocal, q) < REMOVED_INDEX)
+    return near | (index_deviations(reduced_reciprocal(refined.reciprocal, lattice), q) < REMOVED_INDEX)
 
 
 def refusal(refined, members, peaks, target, settings):
@@ -265,8 +273,7 @@ def superlattice_log10_p(refined, members, q, lattice):
     others = q[~members]
     if len(others) < 3:
         return 0.0
-    reduced = np.linalg.inv(np.linalg.inv(lattice.from_reduced) @ np.linalg.inv(refined.reciprocal))
-    indices = others @ np.linalg.inv(reduced).T
+    indices = others @ np.linalg.inv(reduced_reciprocal(refined.reciprocal, lattice)).T
     smallest = 0.0
     for form, modulus in zip(_FORMS, _MODULI, strict=True):
         near = np.zeros(len(others), dtype=bool)
@@ -306,7 +313,7 @@ def misorientation(first, second, lattice):
     second = np.linalg.inv(to_reduced) @ np.linalg.inv(second)
     smallest = 180.0
     for operator in lattice.operators:
-        rotation = nearest_rotation(np.ascontiguousarray((np.linalg.inv(operator @ first) @ second)))
+        rotation = nearest_rotation(np.ascontiguousarray(np.linalg.inv(operator @ first) @ second))
         cosine = np.clip((np.trace(rotation) - 1.0) / 2.0, -1.0, 1.0)
         smallest = min(smallest, float(np.degrees(np.arccos(cosine))))
     return smallest

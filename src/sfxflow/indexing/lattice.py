@@ -37,7 +37,7 @@ class Lattice:
     two_fold : tuple of bool
         For each reduced axis: a proper symmetry operation of the lattice turns it round.
     operators : ndarray of int, shape (n, 3, 3)
-        Proper rotations of the lattice, acting on rows of the reduced basis.
+        Proper rotations that map the lattice onto itself, or nearly so, acting on rows of the reduced basis.
     """
 
     parameters: tuple
@@ -60,15 +60,16 @@ def prepare_lattice(parameters, centering="P"):
     """
     conventional = real_matrix(parameters)
     reduced = reduce_basis(PRIMITIVE[centering] @ conventional)
-    operators = lattice_operators(reduced)
-    two_fold = tuple(any(np.array_equal(op[i], -np.eye(3, dtype=int)[i]) for op in operators) for i in range(3))
+    # What only nearly is a symmetry operation (beta = 90.3 degrees) gives another lattice, which has to be tried.
+    exact = lattice_operators(reduced, tolerance=1e-4)
+    two_fold = tuple(any(np.array_equal(op[i], -np.eye(3, dtype=int)[i]) for op in exact) for i in range(3))
     return Lattice(
         parameters=tuple(parameters),
         conventional=conventional,
         reduced=reduced,
         from_reduced=np.rint(conventional @ np.linalg.inv(reduced)),
         two_fold=two_fold,
-        operators=operators,
+        operators=lattice_operators(reduced),
     )
 
 

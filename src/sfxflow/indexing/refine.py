@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 from sfxflow.cell import parameters_of
+from sfxflow.indexing.lattice import PRIMITIVE
 from sfxflow.indexing.search import nearest_rotation
 
 #: Smallest widths that are believed, pixel and 1/angstrom: both far below what a detector or crystal has.
@@ -67,7 +68,7 @@ class RefinedLattice:
         the camera length as given: with an excess of 1 % it is 1 % larger than the crystal's own, positions at low angles hardly
         change, and the Ewald sphere that fits this cell is 1 % smaller than 1 / wavelength.
     hkl : ndarray of int, shape (n, 3)
-        Nearest reflection of each peak.
+        Nearest reflection of each peak among those that the centring allows.
     inlier : ndarray, shape (n,)
         Probability that the pair is a true one.
     distance : ndarray, shape (n,)
@@ -178,10 +179,12 @@ def ray_offset(qx, qy, qz, k, mosaic_share, bandwidth_share):
     nx, ny, nz = sx / norm, sy / norm, sz / norm
     q2 = qx * qx + qy * qy + qz * qz
     along = (nx * qx + ny * qy + nz * qz) / q2
-    across = 1.0 - along * along * q2
+    # Points on the beam's axis, which no detector sees, must not divide by zero.
+    across = max(1e-12, 1.0 - along * along * q2)
+    from_beam = max(1e-12, 1.0 - nz)
     ex = mosaic_share * ((nx - along * qx) / across - nx)
     ey = mosaic_share * ((ny - along * qy) / across - ny)
-    ez = mosaic_share * ((nz - along * qz) / across - nz) - bandwidth_share / (1.0 - nz)
+    ez = mosaic_share * ((nz - along * qz) / across - nz) - bandwidth_share / from_beam
     return ex, ey, ez
 
 
@@ -244,14 +247,14 @@ def pair_residuals(reciprocal, offsets, hkl, shares, panel, position, to_panel, 
             gx = t * (m[c, 0] - u / u2 * m[2, 0])
             gy = t * (m[c, 1] - u / u2 * m[2, 1])
             gz = t * (m[c, 2] - u / u2 * m[2, 2])
-            # The ray moves by dq - e (n . dq) when q moves by dq.
+            # The ray moves by dq - e (n . dq) when q moves by dq, and by (z + e (1 - n . z)) dk when k changes.
             offset = gx * ex + gy * ey + gz * ez
             jacobian[i, c, 0] = gx - offset * nx
             jacobian[i, c, 1] = gy - offset * ny
             jacobian[i, c, 2] = gz - offset * nz
             for r in range(2):
                 jacobian[i, c, 3 + r] = m[c, r] - u / u2 * m[2, r]
-            jacobian[i, c, 5] = gz * d_kz + (m[c, 2] - u / u2 * m[2, 2]) * d_nearer
+            jacobian[i, c, 5] = (gz + offset * (1.0 - nz)) * d_kz + (m[c, 2] - u / u2 * m[2, 2]) * d_nearer
         jacobian[i, 2, 0], jacobian[i, 2, 1], jacobian[i, 2, 2] = -nx, -ny, -nz
         jacobian[i, 2, 5] = d_kz * (1.0 - nz)
 
@@ -261,7 +264,10 @@ def _turn_to_radial(radial, residuals, jacobian):
     """Turn the residuals along fs and ss, and their derivatives, to along and across the radial directions."""
     for i in range(radial.shape[0]):
         x, y = radial[i, 0], radial[i, 1]
-        residuals[i, 0], residuals[i, 1] = x * residuals[i, 0] + y * residuals[i, 1], x * residuals[i, 1] - y * residuals[i, 0]
+        residuals[i, 0], residuals[i, 1] = (
+            x * residuals[i, 0] + y * residuals[i, 1],
+            x * residuals[i, 1] - y * residuals[i, 0],
+        )
         for r in range(6):
             jacobian[i, 0, r], jacobian[i, 1, r] = (
                 x * jacobian[i, 0, r] + y * jacobian[i, 1, r],
@@ -287,7 +293,8 @@ def _radial_directions(q, panel, to_panel):
 
 @njit(cache=True)
 def _chance_density(panel, position, to_panel, k, reciprocal):
-    """Density of chance residuals, 1 / (pixel^2 1/angstrom): the solid angle of a pixel times k^2, over the volume of a reciprocal cell."""
+    """Density of chance residuals, 1 / (pixel^2 1/angstrom): the solid angle of a pixel times k^2, over the volume of a
+    (primitive) reciprocal cell."""
     volume = abs(np.linalg.det(reciprocal))
     density = np.empty(panel.shape[0])
     for i in range(panel.shape[0]):
@@ -305,6 +312,7 @@ def _refine(
     rotation,
     offsets,
     q,
+    primitive,
     shares,
     radial,
     spread,
@@ -323,6 +331,8 @@ def _refine(
     iterations,
 ):
     n, n_free = q.shape[0], free.shape[1]
+    from_primitive = np.linalg.inv(primitive)
+    nearest = np.empty(3)
     n_parameters = 3 + n_free + 3
     target = parameters.copy()
     parameters = parameters.copy()
@@ -340,10 +350,17 @@ def _refine(
     gradient = np.empty((3, 3, 3 + n_free))
     row = np.empty(n_parameters)
     for iteration in range(iterations + 1):
-        inverse = np.linalg.inv(reciprocal)
+        inverse = primitive @ np.linalg.inv(reciprocal)
         for i in range(n):
             for r in range(3):
-                hkl[i, r] = np.rint(inverse[r, 0] * q[i, 0] + inverse[r, 1] * q[i, 1] + inverse[r, 2] * q[i, 2])
+                nearest[r] = np.rint(inverse[r, 0] * q[i, 0] + inverse[r, 1] * q[i, 1] + inverse[r, 2] * q[i, 2])
+            for r in range(3):
+                index = (
+                    from_primitive[r, 0] * nearest[0]
+                    + from_primitive[r, 1] * nearest[1]
+                    + from_primitive[r, 2] * nearest[2]
+                )
+                hkl[i, r] = np.rint(index)
         pair_residuals(reciprocal, offsets, hkl, shares, panel, position, to_panel, depth, k, residuals, jacobian)
         _turn_to_radial(radial, residuals, jacobian)
 
@@ -352,7 +369,9 @@ def _refine(
             width = profile_sigma * relative_width[i]
             across = math.sqrt(position_sigma**2 + spread[i] ** 2)
             exponent = (
-                (residuals[i, 0] / position_sigma) ** 2 + (residuals[i, 1] / across) ** 2 + (residuals[i, 2] / width) ** 2
+                (residuals[i, 0] / position_sigma) ** 2
+                + (residuals[i, 1] / across) ** 2
+                + (residuals[i, 2] / width) ** 2
             )
             gaussian = math.exp(-0.5 * min(exponent, 1400.0)) / ((2 * math.pi) ** 1.5 * position_sigma * across * width)
             if hkl[i, 0] == 0 and hkl[i, 1] == 0 and hkl[i, 2] == 0:
@@ -405,7 +424,11 @@ def _refine(
                 for j in range(3 + n_free):
                     value = 0.0
                     for r in range(3):
-                        dq = gradient[r, 0, j] * hkl[i, 0] + gradient[r, 1, j] * hkl[i, 1] + gradient[r, 2, j] * hkl[i, 2]
+                        dq = (
+                            gradient[r, 0, j] * hkl[i, 0]
+                            + gradient[r, 1, j] * hkl[i, 1]
+                            + gradient[r, 2, j] * hkl[i, 2]
+                        )
                         value += jacobian[i, c, r] * dq
                     row[j] = value
                 for j in range(3):
@@ -456,7 +479,7 @@ def refine_lattice(
     reciprocal : ndarray, shape (3, 3)
         Columns a*, b*, c* of the conventional cell as indexed, 1/angstrom.
     cell : sfxflow.cell.Cell
-        Target cell: its lattice type decides what is refined, its parameters are the prior.
+        Target cell: its lattice type decides what is refined, its centring which reflections there are, its parameters are the prior.
     peaks : FramePeaks
         Positions, panels and scattering vectors.
     to_panel : ndarray, shape (p, 3, 3)
@@ -478,6 +501,7 @@ def refine_lattice(
     k = 1.0 / wavelength
     start = np.asarray(cell.parameters, dtype=float)
     free = free_parameters(cell.lattice_type, cell.unique_axis)
+    primitive = PRIMITIVE[cell.centering]
     standard = _reciprocal_matrix(start)
     rotation = nearest_rotation(reciprocal @ np.linalg.inv(standard))
     q = peaks.q
@@ -500,13 +524,14 @@ def refine_lattice(
     cell_weight = np.concatenate(
         [1.0 / (CELL_LENGTH_PRIOR * start[:3]) ** 2, np.full(3, 1.0 / CELL_ANGLE_PRIOR**2)],
     )
-    density = _chance_density(peaks.panel, peaks.position, to_panel, k, standard)
+    density = _chance_density(peaks.panel, peaks.position, to_panel, k, standard @ np.linalg.inv(primitive))
     found, offsets, hkl, inlier, residuals, position_sigma, profile_sigma, log_ratio = _refine(
         start,
         free,
         rotation,
         offsets,
         q,
+        primitive,
         shares,
         radial,
         spread,

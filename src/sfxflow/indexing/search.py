@@ -236,7 +236,12 @@ def rotations_about(vectors, basis, axis, both_ways, q, weight, cosines, sines, 
     all_scores = np.zeros((vectors.shape[0] * signs, n_angles), np.float32)
     frames = np.empty((vectors.shape[0] * signs, 3, 3))
     m = q.shape[0]
-    along, first, across, w = (np.empty(m, np.float32), np.empty(m, np.float32), np.empty(m, np.float32), np.empty(m, np.float32))
+    along, first, across, w = (
+        np.empty(m, np.float32),
+        np.empty(m, np.float32),
+        np.empty(m, np.float32),
+        np.empty(m, np.float32),
+    )
     for p in range(vectors.shape[0]):
         for s in range(signs):
             row = p * signs + s
@@ -296,6 +301,20 @@ def nearest_rotation(matrix):
 
 
 @njit(cache=True)
+def _nearest_point(inverse, q, h):
+    """Set `h` to the reflection nearest to q in index space; returns the squared distance.
+
+    It is infinite for the origin: any cell explains the peaks around it.
+    """
+    distance2 = 0.0
+    for r in range(3):
+        x = inverse[r, 0] * q[0] + inverse[r, 1] * q[1] + inverse[r, 2] * q[2]
+        h[r] = np.rint(x)
+        distance2 += (x - h[r]) ** 2
+    return distance2 if h[0] != 0.0 or h[1] != 0.0 or h[2] != 0.0 else np.inf
+
+
+@njit(cache=True)
 def fit_cell(reciprocal, target, q, weight, tolerances, stiffness):
     """Fit a reciprocal cell to the peaks that it explains, held softly to the target cell in whatever orientation fits best.
 
@@ -312,7 +331,8 @@ def fit_cell(reciprocal, target, q, weight, tolerances, stiffness):
     Returns
     -------
     float
-        Score, sum of w max(0, 1 - (|dh| / 0.2)^2); 0 when fewer than 3 peaks are explained.
+        Score, sum of w max(0, 1 - (|dh| / 0.2)^2); 0 when fewer than 3 peaks are explained. Peaks nearest to the origin, which
+        any cell explains, do not take part.
 
     Notes
     -----
@@ -321,19 +341,14 @@ def fit_cell(reciprocal, target, q, weight, tolerances, stiffness):
     inverse_target = np.linalg.inv(target)
     left = np.empty((3, 3))
     right = np.empty((3, 3))
+    h = np.empty(3)
     for p in range(tolerances.shape[0]):
         inverse = np.linalg.inv(reciprocal)
         left[:] = 0.0
         right[:] = 0.0
         used = 0
         for i in range(q.shape[0]):
-            distance2 = 0.0
-            h = np.empty(3)
-            for r in range(3):
-                x = inverse[r, 0] * q[i, 0] + inverse[r, 1] * q[i, 1] + inverse[r, 2] * q[i, 2]
-                h[r] = np.rint(x)
-                distance2 += (x - h[r]) ** 2
-            if distance2 < tolerances[p] ** 2:
+            if _nearest_point(inverse, q[i], h) < tolerances[p] ** 2:
                 used += 1
                 for r in range(3):
                     for s in range(3):
@@ -351,11 +366,7 @@ def fit_cell(reciprocal, target, q, weight, tolerances, stiffness):
     inverse = np.linalg.inv(reciprocal)
     score = 0.0
     for i in range(q.shape[0]):
-        distance2 = 0.0
-        for r in range(3):
-            x = inverse[r, 0] * q[i, 0] + inverse[r, 1] * q[i, 1] + inverse[r, 2] * q[i, 2]
-            distance2 += (x - np.rint(x)) ** 2
-        score += weight[i] * max(0.0, 1.0 - distance2 / 0.04)
+        score += weight[i] * max(0.0, 1.0 - _nearest_point(inverse, q[i], h) / 0.04)
     return score
 
 
@@ -405,18 +416,15 @@ def significance(reciprocal, q, tolerances):
     -------
     log10_p : float
         log10 of the chance that k or more of m random points fall within `tolerance` of a lattice point, where the volume
-        4 pi tolerance^3 / 3 is the chance of one.
+        4 pi tolerance^3 / 3 is the chance of one. The origin does not count as a lattice point.
     tolerance : float
         The radius that gave it.
     """
     inverse = np.linalg.inv(reciprocal)
     distance = np.empty(q.shape[0])
+    h = np.empty(3)
     for i in range(q.shape[0]):
-        distance2 = 0.0
-        for r in range(3):
-            x = inverse[r, 0] * q[i, 0] + inverse[r, 1] * q[i, 1] + inverse[r, 2] * q[i, 2]
-            distance2 += (x - np.rint(x)) ** 2
-        distance[i] = math.sqrt(distance2)
+        distance[i] = math.sqrt(_nearest_point(inverse, q[i], h))
     best, best_tolerance = 0.0, tolerances[-1]
     for tolerance in tolerances:
         k = (distance < tolerance).sum()

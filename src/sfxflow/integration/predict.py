@@ -47,9 +47,7 @@ def highest_q(arrays, clen, wavelength):
     return largest
 
 
-def predict(
-    reciprocal, offsets, widths, wavelength, bounds, to_panel, centering, q_max, max_excitation
-):
+def predict(reciprocal, offsets, widths, wavelength, bounds, to_panel, centering, q_max, max_excitation):
     """Predict the reflections of one lattice on one frame.
 
     Parameters
@@ -95,7 +93,7 @@ def predict(
 
 
 @njit(cache=True)
-def _allowed(h, k, l, centering):  # noqa: E741
+def _allowed(h, k, l, centering):
     if centering == 0:
         return True
     if centering == 1:
@@ -119,12 +117,14 @@ def _grown(array):
 
 
 @njit(cache=True)
-def _predict(reciprocal, offsets, radius, mosaicity, bandwidth, k_nominal, bounds, to_panel, centering, q_max, max_excitation):
+def _predict(
+    reciprocal, offsets, radius, mosaicity, bandwidth, k_nominal, bounds, to_panel, centering, q_max, max_excitation
+):
     k0 = k_nominal / (1.0 + offsets[2])
     real = np.linalg.inv(reciprocal)
     largest = np.empty(3, np.int64)
     for r in range(3):
-        largest[r] = int(math.ceil(q_max * math.sqrt((real[r] ** 2).sum())))
+        largest[r] = math.ceil(q_max * math.sqrt((real[r] ** 2).sum()))
     depth = np.empty(to_panel.shape[0])
     for i in range(to_panel.shape[0]):
         depth[i] = np.linalg.inv(to_panel[i])[2, 2]
@@ -150,18 +150,18 @@ def _predict(reciprocal, offsets, radius, mosaicity, bandwidth, k_nominal, bound
             if outer < 0.0:
                 continue
             root = math.sqrt(outer)
-            first = max(-largest[2], int(math.ceil((-b - root) / c2)))
-            last = min(largest[2], int(math.floor((-b + root) / c2)))
+            first = max(-largest[2], math.ceil((-b - root) / c2))
+            last = min(largest[2], math.floor((-b + root) / c2))
             inner = b * b - c2 * (s2 - (k0 - reach) ** 2)
             skip_from, skip_to = last + 1, last + 1
             if inner > 0.0:
-                skip_from = int(math.floor((-b - math.sqrt(inner)) / c2)) + 1
-                skip_to = int(math.ceil((-b + math.sqrt(inner)) / c2))
-            l = first - 1  # noqa: E741
+                skip_from = math.floor((-b - math.sqrt(inner)) / c2) + 1
+                skip_to = math.ceil((-b + math.sqrt(inner)) / c2)
+            l = first - 1
             while l < last:
-                l += 1  # noqa: E741
+                l += 1
                 if skip_from <= l < skip_to:
-                    l = skip_to  # noqa: E741
+                    l = skip_to
                     if l > last:
                         break
                 if not _allowed(h, k, l, centering) or (h == 0 and k == 0 and l == 0):

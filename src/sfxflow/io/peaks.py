@@ -9,7 +9,8 @@ import numpy as np
 from sfxflow.io.table import ChunkWriter
 from sfxflow.peaks import PEAK
 
-_GROUP = "entry_1/result_1"
+#: Group of the peaks.
+PEAK_GROUP = "entry_1/result_1"
 #: CXI name of each field of a peak, with its type in the file.
 _NAMES = {
     "fs": ("peakXPosRaw", "f4"),
@@ -37,7 +38,7 @@ class PeakWriter:
 
     def __init__(self, handle, provenance):
         self._frames = ChunkWriter(handle, provenance, ["frames"])
-        group = handle.create_group(_GROUP)
+        group = handle.create_group(PEAK_GROUP)
         self._count = group.create_dataset("nPeaks", (0,), "i4", maxshape=(None,), chunks=(4096,))
         self._columns = {
             field: group.create_dataset(name, (0, 1), dtype, maxshape=(None, None), chunks=(64, 64))
@@ -84,7 +85,7 @@ def read_peaks(handle, start=0, stop=None):
     -------
     list of ndarray of `sfxflow.peaks.PEAK`
     """
-    group = handle[_GROUP]
+    group = handle[PEAK_GROUP]
     counts = group["nPeaks"][start:stop]
     width = int(counts.max()) if len(counts) else 0
     columns = {field: group[name][start:stop, :width] for field, (name, _) in _NAMES.items()}

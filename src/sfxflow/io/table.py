@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 
 from sfxflow.errors import InputError
+from sfxflow.io.hdf5 import unreadable
 from sfxflow.reflections import TABLES
 
 FORMAT = "sfxflow chunk 1"
@@ -66,21 +67,33 @@ class ChunkWriter:
             dataset[start:] = rows[name]
 
 
-def open_chunk(path):
+def open_chunk(path, *needed):
     """A chunk file, open for reading.
+
+    Parameters
+    ----------
+    path : path-like
+    *needed : str
+        Tables or groups that it must hold.
 
     Raises
     ------
     InputError
-        Not there, not HDF5 or not a chunk file.
+        Not there, not HDF5, not a chunk file or one of another stage.
     """
     try:
         handle = h5py.File(path, "r")
     except OSError as error:
-        raise InputError(f"{path}: can't be opened as HDF5 ({error})") from None
+        reason = unreadable(path, error).removeprefix(f"{path}: ")
+        raise InputError(f"{path}: can't be opened as HDF5: {reason}") from None
     if handle.attrs.get("format") != FORMAT:
         handle.close()
         raise InputError(f"{path}: is not a chunk file of sfxflow ({FORMAT!r} expected); remove it and run again")
+    missing = [name for name in needed if name not in handle]
+    if missing:
+        found = ", ".join(handle)
+        handle.close()
+        raise InputError(f"{path}: has no {missing[0]}, only {found}: it is the file of another stage")
     return handle
 
 
