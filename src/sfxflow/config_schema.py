@@ -46,6 +46,11 @@ def _datasets():
             "default": None,
             "exclusiveMinimum": 0,
         },
+        "reference": {
+            "type": ["string", "null"],
+            "description": "file of reference intensities (.hkl or .mtz) that the merged ones are compared with",
+            "default": None,
+        },
     }
     return {
         "type": "object",

@@ -25,7 +25,7 @@ class Peaks:
     threshold: float | None = setting(None, "absolute lowest value of a peak's pixels, detector unit; none by default")
     min_pix_count: int = setting(2, "fewest connected pixels of a peak", low=1)
     max_pix_count: int = setting(200, "most connected pixels of a peak", low=1)
-    local_bg_radius: int = setting(3, "half the width of the square in which the local background is taken, pixel", low=1)
+    local_bg_radius: int = setting(3, "the local background is taken within twice this radius, pixel", low=1)
     min_res: float = setting(0.0, "peaks nearer to the beam are ignored, pixel", low=0)
     max_res: float | None = setting(None, "peaks farther from the beam are ignored, pixel; none by default", low=0)
     min_peaks: int = setting(15, "a frame with fewer peaks is a blank", low=0)
@@ -81,7 +81,6 @@ class FiguresOfMerit:
     n_shells: int = setting(10, "number of resolution shells of equal volume", low=1)
     d_max: float | None = setting(None, "lowest resolution, angstrom; none: as the data", low=0)
     d_min: float | None = setting(None, "highest resolution, angstrom; none: as the data", low=0)
-    reference: str | None = setting(None, "file of reference intensities (.hkl or .mtz) to compare with")
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ if arguments[0] == os.environ.get("FAILING_STAGE"):
 outputs = [value for option, value in zip(arguments, arguments[1:])
            if option in ("--output", "--json", "--tsv", "--mtz", "--unmerged", "--hkl", "--half1", "--half2")]
 if arguments[0] == "simulate":
-    outputs = [os.path.join(outputs[0], name) for name in ("frames_00.h5", "detector.geom", "demo.cell")]
+    outputs = [os.path.join(outputs[0], name) for name in ("frames_00.h5", "detector.geom", "demo.cell", "truth.hkl")]
 for path in outputs:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "w") as handle:

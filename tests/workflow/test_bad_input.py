@@ -172,7 +172,7 @@ def test_all_missing_files_at_once(experiment):
     experiment.runs[0]["mask"] = "raw/musk.h5"
     experiment.runs[2]["geometry"] = "raw/three.geom"
     experiment.config["datasets"]["thaumatin"]["cell"] = "raw/thaumatine.cell"
-    experiment.config["figures_of_merit"] = {"reference": "raw/truth.hkl"}
+    experiment.config["datasets"]["thaumatin"]["reference"] = "raw/truth.hkl"
     text = experiment.refused()
     for line in (
         "config/runs.tsv, run a: frames: no file matches raw/x_*.h5",
@@ -180,7 +180,7 @@ def test_all_missing_files_at_once(experiment):
         "config/runs.tsv, run b: frames: no such file: raw/y.h5",
         "config/runs.tsv, run c: geometry: no such file: raw/three.geom",
         "config/config.yaml: datasets.thaumatin.cell: no such file: raw/thaumatine.cell",
-        "config/config.yaml: figures_of_merit.reference: no such file: raw/truth.hkl",
+        "config/config.yaml: datasets.thaumatin.reference: no such file: raw/truth.hkl",
     ):
         assert line in text
 

@@ -73,7 +73,7 @@ def test_report_shows_everything(finished_folder):
 
 def test_reference_is_an_input(finished):
     (finished.folder / "raw/truth.hkl").write_text("truth")
-    finished.config["figures_of_merit"] = {"reference": "raw/truth.hkl"}
+    finished.config["datasets"]["thaumatin"]["reference"] = "raw/truth.hkl"
     assert finished.planned().keys() == {"figures_of_merit", "report"}
     finished.snakemake()
     assert finished.planned() == {}
@@ -251,3 +251,15 @@ def test_killed_job(experiment):
     assert experiment.planned().keys() == {"builtin_merging", "figures_of_merit", "export", "report"}
     assert experiment.call()[0] == 0
     assert experiment.planned() == {}
+
+
+def test_mask_of_the_geometry_is_an_input(finished):
+    geometry = finished.folder / finished.runs[0]["geometry"]
+    mask = geometry.parent / "bad.h5"
+    mask.write_text("mask")
+    text = geometry.read_text()
+    geometry.write_text(text + "\nm0/mask0_file = bad.h5 ; beside the geometry\n")
+    finished.snakemake()
+    assert finished.planned() == {}
+    mask.write_text("another mask")
+    assert {"builtin_peaks", "builtin_integration"} <= finished.planned().keys()

@@ -9,6 +9,7 @@ import glob
 import importlib.metadata
 import json
 import os
+import re
 from difflib import get_close_matches
 
 from snakemake.exceptions import WorkflowError
@@ -151,12 +152,10 @@ def require_files():
             if row.get(column) and not is_there(row[column]):
                 missing.append(f"{config['runs']}, run {run}: {column}: no such file: {row[column]}")
     for dataset in DATASETS:
-        cell = config["datasets"][dataset]["cell"]
-        if not is_there(cell):
-            missing.append(f"{CONFIG}: datasets.{dataset}.cell: no such file: {cell}")
-    reference = config["figures_of_merit"]["reference"]
-    if reference and not is_there(reference):
-        missing.append(f"{CONFIG}: figures_of_merit.reference: no such file: {reference}")
+        for key in ("cell", "reference"):
+            path = config["datasets"][dataset][key]
+            if path and not is_there(path):
+                missing.append(f"{CONFIG}: datasets.{dataset}.{key}: no such file: {path}")
     if missing:
         raise WorkflowError("\n".join(["Files are missing (paths are relative to the working directory):", *missing]))
 
@@ -175,6 +174,17 @@ def pattern_of_run(wildcards):
 
 def geometry_of_run(wildcards):
     return RUNS[wildcards.run]["geometry"]
+
+
+def masks_of_geometry(wildcards):
+    """Mask files that the run's geometry names, beside it or else in the working directory."""
+    geometry = RUNS[wildcards.run]["geometry"]
+    if not geometry.endswith(".geom") or not os.path.exists(geometry):
+        return []
+    with open(geometry, encoding="utf-8", errors="replace") as handle:
+        names = {line.split(";")[0].split("=")[1].strip() for line in handle if re.match(MASK_FILE, line)}
+    beside = {name: os.path.join(os.path.dirname(geometry), name) for name in names}
+    return sorted(beside[name] if os.path.exists(beside[name]) else name for name in names)
 
 
 def mask_of_run(wildcards):
@@ -199,6 +209,10 @@ def space_group_of_dataset(wildcards):
 
 def d_min_of_dataset(wildcards):
     return config["datasets"][wildcards.dataset]["d_min"] or ""
+
+
+def reference_of_dataset(wildcards):
+    return config["datasets"][wildcards.dataset]["reference"] or []
 
 
 def n_chunks(run):
@@ -250,7 +264,10 @@ require_order("figures_of_merit", "d_min", "d_max")
 
 # Files that example.smk simulates: they need not be there when the workflow starts.
 EXAMPLE_FRAMES = 240
-EXAMPLE = ["example/frames_00.h5", "example/detector.geom", "example/demo.cell"]
+EXAMPLE = ["example/frames_00.h5", "example/detector.geom", "example/demo.cell", "example/truth.hkl"]
+
+# A line of a geometry file that names a mask file: mask_file, mask0_file, panel/mask_file, ...
+MASK_FILE = r"\s*([^;=\s]+/)?mask\d*_file\s*="
 
 RUNS = read_runs(config["runs"])
 DATASETS = list(dict.fromkeys(row["dataset"] for row in RUNS.values()))

@@ -10,7 +10,7 @@ rule figures_of_merit:
     """Compute the figures of merit of merged data."""
     input:
         merged="results/{engine}/merged/{merger}/{dataset}/merged.h5",
-        reference=config["figures_of_merit"]["reference"] or [],
+        reference=reference_of_dataset,
     output:
         json="results/{engine}/merged/{merger}/{dataset}/figures_of_merit.json",
         tsv="results/{engine}/merged/{merger}/{dataset}/figures_of_merit.tsv",

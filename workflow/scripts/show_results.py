@@ -11,6 +11,8 @@ SHOWN = {
     "r_split": "Rsplit",
     "cc_half": "CC1/2",
     "cc_star": "CC*",
+    "reference_r1_i": "R1(I), reference",
+    "reference_cc": "CC, reference",
 }
 
 
@@ -22,6 +24,8 @@ def main():
         overall = json.loads(path.read_text())["overall"]
         for name, title in SHOWN.items():
             value = overall.get(name)
+            if value is None and name.startswith("reference"):
+                continue
             print(f"  {title:<16} {'not defined' if value is None else f'{value:.6g}'}")
     print("\nResults:")
     for pattern in (

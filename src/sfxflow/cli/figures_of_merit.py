@@ -66,9 +66,8 @@ def run(args):
     settings = settings_from_json("figures_of_merit", args.settings)
     s_range = _s_range(settings)
     dataset, origin = _from_merged(args.merged) if args.merged else _from_lists(args)
-    reference = args.reference or settings.reference
-    if reference:
-        dataset, origin = _with_reference(dataset, origin, reference)
+    if args.reference:
+        dataset, origin = _with_reference(dataset, origin, args.reference)
     overall, shells = figures(dataset, *s_range, settings.n_shells)
     result = {
         "provenance": provenance(asdict(settings), origin["inputs"].values()),

@@ -13,6 +13,7 @@ rule builtin_peaks:
         frames=frames_of_chunk,
         geometry=geometry_of_run,
         mask=mask_of_run,
+        geometry_masks=masks_of_geometry,
     output:
         "results/builtin/runs/{run}/{chunk}.peaks.h5",
     log:
@@ -93,6 +94,7 @@ rule builtin_integration:
         frames=frames_of_chunk,
         geometry=geometry_of_run,
         mask=mask_of_run,
+        geometry_masks=masks_of_geometry,
     output:
         "results/builtin/runs/{run}/{chunk}.integrated.h5",
     log:
