@@ -44,9 +44,13 @@ def speed(n_crystals=300, copies=30):
         setattr(merge._Run, name, method)
     n = int(counts.sum())
     for name, seconds in times.items():
-        print(f"{name:6s} pass: {n / min(seconds[2:]) / 1e6:6.1f} million observations a second of one core (best of {len(seconds) - 2})")
+        print(
+            f"{name:6s} pass: {n / min(seconds[2:]) / 1e6:6.1f} million observations a second of one core (best of {len(seconds) - 2})"
+        )
     total = sum(times["merge"]) + sum(times["fit"])
-    print(f"all 8 cycles: {total:.2f} s for {n / 1e6:.2f} million observations, {n * 8 / total / 1e6:.1f} million a second a cycle")
+    print(
+        f"all 8 cycles: {total:.2f} s for {n / 1e6:.2f} million observations, {n * 8 / total / 1e6:.1f} million a second a cycle"
+    )
 
 
 def accuracy(numbers=(60, 250), seeds=(1, 2)):
@@ -59,7 +63,11 @@ def accuracy(numbers=(60, 250), seeds=(1, 2)):
                 for seed in seeds:
                     simulated = simulate(n, seed=seed, profile=profile)
                     found = merge.merge_observations(
-                        simulated.crystals, simulated.reflections, CELL, space_group(SPACE_GROUP), Merging(partiality=model)
+                        simulated.crystals,
+                        simulated.reflections,
+                        CELL,
+                        space_group(SPACE_GROUP),
+                        Merging(partiality=model),
                     )
                     hkl = np.stack([found.reflections[name] for name in "hkl"], axis=1)
                     rows.append((len(hkl), *agreement(hkl, found.reflections["I"], simulated)))

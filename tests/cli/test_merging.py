@@ -1,6 +1,8 @@
 """sfxflow merging: files in, a merged file out, and messages for bad input."""
 
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -152,14 +154,39 @@ def test_no_lattices_at_all_gives_an_empty_file_and_a_warning(folder, simulated,
 
 
 def test_few_crystals_say_which_model_was_taken(folder, simulated, capsys):
-    assert merge(folder, [write_chunk(folder / "a.h5", simulated, range(5))]) == 0
-    assert "WARNING: 5 crystals are fewer than the 10" in capsys.readouterr().out
+    assert merge(folder, [write_chunk(folder / "a.h5", simulated, range(4))]) == 0
+    assert "WARNING: 4 crystals are fewer than the 5" in capsys.readouterr().out
     assert read_merged(folder / "merged.h5")[3]["partiality_model"] == "gaussian"
 
 
 def test_one_crystal(folder, simulated):
     assert merge(folder, [write_chunk(folder / "a.h5", simulated, [3])]) == 0
     assert len(read_merged(folder / "merged.h5")[1]["scale"]) == 1
+
+
+@pytest.fixture
+def small_disk(folder):
+    """A file system of 64 kB."""
+    path = folder / "small"
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(path)]
+    try:
+        mounted = os.geteuid() == 0 and subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("no permission to mount a small tmpfs")
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
+
+
+def test_full_disk_is_told_and_leaves_nothing(folder, simulated, small_disk, capsys):
+    files = [write_chunk(folder / "a.h5", simulated, range(45))]
+    assert merge(folder, files, output="small/merged.h5") == 1
+    error = capsys.readouterr().err
+    assert "No space left on device" in error
+    assert "Traceback" not in error
+    assert list(small_disk.iterdir()) == []
 
 
 def text_file(folder, simulated):

@@ -13,7 +13,7 @@ from sfxflow.settings import Merging
 from sfxflow.symmetry import reflection_key
 
 #: Fewer crystals than this can't tell the curve's form: a Gaussian is taken.
-FEWEST_CRYSTALS_FOR_CURVE = 10
+FEWEST_CRYSTALS_FOR_CURVE = 5
 #: Cycle (from 0) from which B and the curve, then widths and orientations, then robust weights are fitted, and from which crystals
 #: have to agree with the others: then these are well enough described.
 _B_FROM, _CURVE_FROM, _GEOMETRY_FROM, _ROBUST_FROM, _AGREEMENT_FROM = 1, 1, 2, 3, 4

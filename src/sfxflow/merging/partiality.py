@@ -3,6 +3,8 @@
 Distances are in widths, x = |excitation error| / (w sigma(q)). A lattice point is recorded with its density at the sphere, and
 whatever smears the density (mosaic spread, bandwidth, errors of the orientation) leaves its integral along the normal as it is:
 the curve of every resolution range has the same area in 1/angstrom, so its height goes with 1/sigma(q).
+
+A Gaussian in the distance is the model of Kabsch (2014), Acta Cryst. D70, 2204-2216, doi:10.1107/S1399004714013534.
 """
 
 from dataclasses import dataclass

@@ -72,7 +72,10 @@ def _first_view(run, block):
 
 
 def prior_intensity(q, merged, information, previous):
-    """Mean intensity at the resolution of each reflection, from merged intensities (`information` is 1/variance)."""
+    """Mean intensity at the resolution of each reflection, from merged intensities (`information` is 1/variance).
+
+    The scatter about it is that of Wilson (1949), Acta Cryst. 2, 318-321, doi:10.1107/S0365110X49000813.
+    """
     edges = np.linspace(0, q.max() ** 2 * 1.0001, _N_SHELLS + 1)
     shell = np.minimum((q**2 / edges[1]).astype(int), _N_SHELLS - 1)
     # the intensities scatter about their mean by Wilson's law (standard deviation = mean) besides their own uncertainty
