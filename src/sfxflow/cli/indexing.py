@@ -7,7 +7,6 @@ estimated from all lattices, and each lattice is refined again with them.
 import sys
 from collections import Counter
 
-import h5py
 import numpy as np
 
 from sfxflow.cell import parameters_of
@@ -18,8 +17,9 @@ from sfxflow.indexing.frame import frame_peaks, index_frame, panel_inverses, pre
 from sfxflow.indexing.pool import pool_lattices
 from sfxflow.indexing.refine import refine_lattice
 from sfxflow.io.cell_file import check_cell, read_cell
-from sfxflow.io.files import provenance_json, written_whole
+from sfxflow.io.files import provenance_json
 from sfxflow.io.geometry import read_geometry
+from sfxflow.io.hdf5 import hdf5_written_whole
 from sfxflow.io.peaks import PEAK_GROUP, read_peaks
 from sfxflow.io.table import ChunkWriter, open_chunk, read_rows
 from sfxflow.parallel import ordered_map
@@ -74,7 +74,7 @@ def run(args):
 
     warning = _misfit(frames, lattices, reasons, cell)
     profile = _pool(lattices, frames, detector)
-    with written_whole(args.output) as temporary, h5py.File(temporary, "w") as handle:
+    with hdf5_written_whole(args.output) as handle:
         writer = ChunkWriter(
             handle,
             provenance_json(dict(vars(settings)), [args.peaks, args.geometry, args.cell]),

@@ -2,7 +2,6 @@
 
 import sys
 
-import h5py
 import numpy as np
 
 from sfxflow.cli import options
@@ -11,9 +10,10 @@ from sfxflow.geometry import panel_arrays, polarisation_factor
 from sfxflow.indexing.frame import panel_inverses
 from sfxflow.integration.predict import highest_q, predict
 from sfxflow.integration.rings import integrate_rings
-from sfxflow.io.files import provenance_json, written_whole
+from sfxflow.io.files import provenance_json
 from sfxflow.io.frames import open_frames
 from sfxflow.io.geometry import read_geometry
+from sfxflow.io.hdf5 import hdf5_written_whole
 from sfxflow.io.table import ChunkWriter, open_chunk, read_rows
 from sfxflow.parallel import ordered_map
 from sfxflow.peaks import estimate_gain, prepare
@@ -63,31 +63,30 @@ def run(args):
     results = ordered_map(_integrate_frame, _Integrator, setup, tasks, args.threads)
     progress = Progress("frames integrated", len(tasks))
     n_reflections = 0
-    with written_whole(args.output) as temporary:
-        with h5py.File(temporary, "w") as handle:
-            writer = ChunkWriter(
-                handle, provenance_json(dict(vars(settings)), inputs), ["frames", "crystals", "reflections"]
-            )
-            for name, value in attributes.items():
-                handle.attrs[name] = value
-            kept, block, n_crystals = [], [], 0
-            for (i, rows), result in zip(rows_of_frame.items(), results, strict=True):
-                progress.add()
-                if isinstance(result, str):
-                    _mark_failed(account, i, result)
-                    continue
-                result["crystal"] = (result["crystal"] + n_crystals).astype(np.uint32)
-                n_crystals += len(rows)
-                n_reflections += len(result["h"])
-                kept.append(rows)
-                block.append(result)
-                if len(block) == _BLOCK:
-                    _append(writer, block)
-                    block = []
-            _append(writer, block)
-            chosen = np.concatenate(kept) if kept else np.zeros(0, dtype=int)
-            writer.append("crystals", {name: values[chosen] for name, values in crystals.items()})
-            writer.append("frames", account)
+    with hdf5_written_whole(args.output) as handle:
+        writer = ChunkWriter(
+            handle, provenance_json(dict(vars(settings)), inputs), ["frames", "crystals", "reflections"]
+        )
+        for name, value in attributes.items():
+            handle.attrs[name] = value
+        kept, block, n_crystals = [], [], 0
+        for (i, rows), result in zip(rows_of_frame.items(), results, strict=True):
+            progress.add()
+            if isinstance(result, str):
+                _mark_failed(account, i, result)
+                continue
+            result["crystal"] = (result["crystal"] + n_crystals).astype(np.uint32)
+            n_crystals += len(rows)
+            n_reflections += len(result["h"])
+            kept.append(rows)
+            block.append(result)
+            if len(block) == _BLOCK:
+                _append(writer, block)
+                block = []
+        _append(writer, block)
+        chosen = np.concatenate(kept) if kept else np.zeros(0, dtype=int)
+        writer.append("crystals", {name: values[chosen] for name, values in crystals.items()})
+        writer.append("frames", account)
         messages = [account["message"][i] for i in np.flatnonzero(account["status"] == Status.failed)]
         options.check_failures(len(messages), len(wanted), settings.max_bad_frames, messages)
     progress.finish()
@@ -128,7 +127,7 @@ class _Integrator:
         self.max_adu = options.highest_values(detector)
         self.polarisation_angle = np.radians(settings.polarisation_angle)
         self._geometry = (None, None, None)
-        self._prepared = None
+        self._prepared = (None, None)
 
     def geometry(self, clen, length):
         """Inverse panel matrices and highest |q| for a camera length and wavelength."""
@@ -144,9 +143,10 @@ class _Integrator:
         known = options.header_gain(self.detector, frame.photon_energy)
         if known is not None:
             return known
-        if self._prepared is None:
-            self._prepared = prepare(self.arrays, self.frames.mask, frame.clen)
-        return estimate_gain(frame.data, self._prepared, self.frames.valid_range, frame.good)
+        clen = options.clen_of_bins(self.detector, frame.clen)
+        if self._prepared[0] != clen:
+            self._prepared = (clen, prepare(self.arrays, self.frames.mask, clen))
+        return estimate_gain(frame.data, self._prepared[1], self.frames.valid_range, frame.good)
 
 
 def _lattice_centering(group):

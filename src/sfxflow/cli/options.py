@@ -78,6 +78,14 @@ def highest_values(detector):
     return np.array([panel.max_adu for panel in detector.panels], dtype=float)
 
 
+def clen_of_bins(detector, clen):
+    """Camera length for which a frame's radial bins are made: its own, in steps of 1 % where frames differ.
+
+    Bins of a slightly different length are as round, and so do not depend on which frame a worker meets first.
+    """
+    return float(np.exp(round(np.log(clen) / 0.01) * 0.01)) if isinstance(detector.clen, str) else clen
+
+
 def pixel_size(arrays):
     """Mean step between pixels along fs, metre."""
     return float(np.linalg.norm(arrays.fs, axis=1).mean())

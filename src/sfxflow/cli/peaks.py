@@ -2,15 +2,15 @@
 
 import sys
 
-import h5py
 import numpy as np
 
 from sfxflow.cli import options
 from sfxflow.errors import FrameError
 from sfxflow.geometry import panel_arrays
-from sfxflow.io.files import provenance_json, written_whole
+from sfxflow.io.files import provenance_json
 from sfxflow.io.frames import open_frames
 from sfxflow.io.geometry import read_geometry
+from sfxflow.io.hdf5 import hdf5_written_whole
 from sfxflow.io.peaks import PeakWriter
 from sfxflow.parallel import ordered_map
 from sfxflow.peaks import PEAK, find_peaks, prepare
@@ -39,20 +39,19 @@ def run(args):
     progress = Progress("frames searched", len(wanted))
     counts = np.zeros(len(Status), dtype=int)
     messages = []
-    with written_whole(args.output) as temporary:
-        with h5py.File(temporary, "w") as handle:
-            writer = PeakWriter(handle, provenance_json(vars_of(settings), inputs))
-            block = []
-            for row, peaks in results:
-                counts[row["status"]] += 1
-                if row["status"] == Status.failed:
-                    messages.append(row["message"])
-                block.append((row, peaks))
-                progress.add()
-                if len(block) == _BLOCK:
-                    _write(writer, block)
-                    block = []
-            _write(writer, block)
+    with hdf5_written_whole(args.output) as handle:
+        writer = PeakWriter(handle, provenance_json(vars_of(settings), inputs))
+        block = []
+        for row, peaks in results:
+            counts[row["status"]] += 1
+            if row["status"] == Status.failed:
+                messages.append(row["message"])
+            block.append((row, peaks))
+            progress.add()
+            if len(block) == _BLOCK:
+                _write(writer, block)
+                block = []
+        _write(writer, block)
         options.check_failures(counts[Status.failed], len(wanted), settings.max_bad_frames, messages)
     progress.finish()
     print(
@@ -81,12 +80,13 @@ class _Search:
         self.arrays = panel_arrays(detector)
         self.settings = settings
         self.max_adu = options.highest_values(detector)
-        self._prepared = None
+        self._prepared = (None, None)
 
     def prepared(self, clen):
-        if self._prepared is None:
-            self._prepared = prepare(self.arrays, self.frames.mask, clen)
-        return self._prepared
+        clen = options.clen_of_bins(self.detector, clen)
+        if self._prepared[0] != clen:
+            self._prepared = (clen, prepare(self.arrays, self.frames.mask, clen))
+        return self._prepared[1]
 
 
 def _open(pattern, detector, mask, settings):

@@ -1,6 +1,7 @@
-"""Opening HDF5 files, with messages for people when that does not work."""
+"""Opening and writing HDF5 files, with messages for people when that does not work."""
 
 import contextlib
+import io
 import os
 import re
 
@@ -8,8 +9,11 @@ import h5py
 import hdf5plugin  # noqa: F401 -- registers the bitshuffle/LZ4, zstd and other filters
 
 from sfxflow.errors import InputError
+from sfxflow.io.files import written_whole
 
 _MOST_LISTED = 12
+#: What each file that is being written lies on.
+_disks = {}
 
 
 def open_hdf5(path):
@@ -28,6 +32,86 @@ def open_hdf5(path):
             with contextlib.suppress(OSError):
                 return h5py.File(path, "r", locking=False)
         raise InputError(unreadable(path, error)) from None
+
+
+@contextlib.contextmanager
+def hdf5_written_whole(path, **options):
+    """An HDF5 file, open for writing under a temporary name that becomes `path` when the block ends well (`written_whole`).
+
+    Parameters
+    ----------
+    path : path-like
+    **options
+        Of h5py.File.
+
+    Raises
+    ------
+    OSError
+        The disk is full, or can't be written for another reason.
+
+    Notes
+    -----
+    The HDF5 library can't close a file that it can't write any more: it forgets the error, or crashes the interpreter at its end. So
+    it never learns of it: from the first error on the file is kept in memory, and the error is raised when the library is done.
+    """
+    with written_whole(path) as temporary, open(temporary, "w+b", buffering=0) as raw:
+        disk = _Disk(raw)
+        with h5py.File(temporary, "w", driver="fileobj", fileobj=disk, **options) as handle:
+            _disks[handle] = disk
+            try:
+                yield handle
+            finally:
+                del _disks[handle]
+        disk.raise_error()
+
+
+def raise_if_full(handle):
+    """Raise OSError if a file of `hdf5_written_whole` could not be written, so that the work ends at once."""
+    if handle in _disks:
+        _disks[handle].raise_error()
+
+
+class _Disk:
+    """The file that HDF5 writes to, until that fails; then a copy of it in memory."""
+
+    def __init__(self, raw):
+        self._file, self._error = raw, None
+        self.seek, self.readinto, self.tell = raw.seek, raw.readinto, raw.tell
+
+    def raise_error(self):
+        if self._error is not None:
+            raise self._error
+
+    def write(self, data):
+        """Write all of `data`."""
+        view = memoryview(data)
+        start = self.tell()
+        try:
+            written = 0
+            while written < len(view):
+                written += self._file.write(view[written:])
+        except OSError as error:
+            self._to_memory(error)
+            self.seek(start)
+            self._file.write(view)
+        return len(view)
+
+    def truncate(self, size):
+        """Set the size."""
+        try:
+            return self._file.truncate(size)
+        except OSError as error:
+            self._to_memory(error)
+            return self._file.truncate(size)
+
+    def flush(self):
+        """Nothing is buffered here."""
+
+    def _to_memory(self, error):
+        self._error = error
+        self.seek(0)
+        self._file = io.BytesIO(self._file.read())
+        self.seek, self.readinto, self.tell = self._file.seek, self._file.readinto, self._file.tell
 
 
 def unreadable(path, error):

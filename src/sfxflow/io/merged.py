@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from sfxflow.errors import InputError
-from sfxflow.io.files import written_whole
+from sfxflow.io.hdf5 import hdf5_written_whole
 from sfxflow.reflections import Column
 
 FORMAT = "sfxflow merged 1"
@@ -88,7 +88,7 @@ def write_merged(path, merged, crystals, partiality, attrs):
     required = {"provenance", "dataset", "space_group", "cell", "wavelength", "anomalous", "integrated"}
     if missing := required - attrs.keys():
         raise ValueError(f"attributes of the merged file: {sorted(missing)} missing")
-    with written_whole(path) as temporary, h5py.File(temporary, "w") as handle:
+    with hdf5_written_whole(path) as handle:
         handle.attrs["format"] = FORMAT
         for name, value in attrs.items():
             handle.attrs[name] = [os.fspath(item) for item in value] if name == "integrated" else value

@@ -6,6 +6,7 @@ the centre of the first pixel; sfxflow from its corner: half a pixel is taken of
 
 import numpy as np
 
+from sfxflow.io.hdf5 import raise_if_full
 from sfxflow.io.table import ChunkWriter
 from sfxflow.peaks import PEAK
 
@@ -37,6 +38,7 @@ class PeakWriter:
     """
 
     def __init__(self, handle, provenance):
+        self._handle = handle
         self._frames = ChunkWriter(handle, provenance, ["frames"])
         group = handle.create_group(PEAK_GROUP)
         self._count = group.create_dataset("nPeaks", (0,), "i4", maxshape=(None,), chunks=(4096,))
@@ -70,6 +72,7 @@ class PeakWriter:
                 padded[row, : len(found)] = found[field] - (0.5 if field in _HALF_PIXEL else 0)
             dataset.resize((stop, width))
             dataset[start:] = padded
+        raise_if_full(self._handle)
 
 
 def read_peaks(handle, start=0, stop=None):

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 
 from sfxflow.errors import InputError
-from sfxflow.io.hdf5 import unreadable
+from sfxflow.io.hdf5 import raise_if_full, unreadable
 from sfxflow.reflections import TABLES
 
 FORMAT = "sfxflow chunk 1"
@@ -25,6 +25,7 @@ class ChunkWriter:
     """
 
     def __init__(self, handle, provenance, tables):
+        self._handle = handle
         handle.attrs["format"] = FORMAT
         handle.attrs["provenance"] = provenance
         self._columns = {name: self._create(handle, name) for name in tables}
@@ -65,6 +66,7 @@ class ChunkWriter:
         for name, dataset in columns.items():
             dataset.resize(start + added, axis=0)
             dataset[start:] = rows[name]
+        raise_if_full(self._handle)
 
 
 def open_chunk(path, *needed):
