@@ -11,7 +11,7 @@ import yaml
 
 import sfxflow
 from sfxflow.cli import main
-from sfxflow.cli.init import patterns_of, written_path
+from sfxflow.cli.run_rows import patterns_of, written_path
 from sfxflow.config_schema import config_schema
 
 ROWS, COLUMNS = 20, 16

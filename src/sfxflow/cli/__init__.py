@@ -19,6 +19,7 @@ for _library in ("OMP", "OPENBLAS", "MKL"):
 #: Sub-command to what it does; the module has the same name. The order is that of the work.
 COMMANDS = {
     "init": "look into the files and write a config that runs",
+    "runs": "add runs to the table of runs",
     "simulate": "simulate frames with known truth",
     "peaks": "find peaks",
     "indexing": "index the peaks with a known cell",
