@@ -1,10 +1,17 @@
 """Fixtures that several folders of tests use."""
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+#: No single command of a test may take longer than this, seconds.
+_PATIENCE = 300
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +21,92 @@ def shared_data():
     if not (folder / "data").is_dir():
         pytest.skip("no folder shared/data beside the checkout")
     return folder
+
+
+class WorkFolder:
+    """A folder that a user works in: commands as they are typed there, and what they print."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONWARNINGS": "ignore::UserWarning:htcondor2",
+        }
+
+    def start(self, *argv, output=subprocess.PIPE):
+        """Start a command as a group of processes of its own; returns the `subprocess.Popen`."""
+        return subprocess.Popen(
+            [str(argument) for argument in argv],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def call(self, *argv):
+        """Run a command; returns its exit status and what it printed."""
+        process = self.start(*argv)
+        try:
+            text, _ = process.communicate(timeout=_PATIENCE)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        return process.returncode, text
+
+    def sfxflow(self, *argv):
+        """Run `sfxflow` and expect it to succeed; returns what it printed."""
+        status, text = self.call("sfxflow", *argv)
+        assert status == 0, text
+        return text
+
+    def refused(self, *argv):
+        """Run `sfxflow`, expect it to refuse with a message for people; returns the message."""
+        status, text = self.call("sfxflow", *argv)
+        assert status == 1, text
+        assert "Traceback" not in text, text
+        return text
+
+    @property
+    def workflow(self):
+        """The command that runs the workflow here."""
+        return ("snakemake", "--snakefile", ROOT / "Snakefile", "--profile", "local")
+
+    def snakemake(self, *argv):
+        """Run the workflow and expect it to succeed, without a traceback in any log; returns what it printed."""
+        status, text = self.call(*self.workflow, *argv)
+        assert status == 0, text
+        for log in self.folder.glob("logs/**/*.log"):
+            assert "Traceback" not in log.read_text(), log.read_text()
+        return text
+
+    def cpu_seconds(self, *argv):
+        """User and system time of a `sfxflow` command, its worker processes included."""
+        process = self.start("sfxflow", *argv, output=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0, argv
+        return usage.ru_utime + usage.ru_stime
+
+    def log(self, path):
+        """Text of a log file."""
+        return (self.folder / "logs" / path).read_text()
+
+    def result(self, path):
+        """Path of a result file, which must be there."""
+        found = self.folder / "results" / path
+        assert found.is_file(), found
+        return found
+
+
+@pytest.fixture(scope="session")
+def init_folder(tmp_path_factory):
+    """Make a `WorkFolder` by `sfxflow init`, whose options are given."""
+
+    def make(*options):
+        folder = tmp_path_factory.mktemp("user") / "work"
+        WorkFolder(folder.parent).sfxflow("init", *options, "--output", folder)
+        return WorkFolder(folder)
+
+    return make
