@@ -2,6 +2,7 @@
 The report: one page for all engines, mergers and datasets.
 
 Needs    results/{engine}/runs/{run}/frames.tsv
+         results/{engine}/runs/{run}/{chunk}.integrated.h5
          results/{engine}/merged/{merger}/{dataset}/merged.h5
          results/{engine}/merged/{merger}/{dataset}/figures_of_merit.json
 Provides results/report/index.html
@@ -12,6 +13,11 @@ rule report:
     """Write the HTML report."""
     input:
         frames=collect("results/{engine}/runs/{run}/frames.tsv", engine=config["engines"], run=RUNS),
+        integrated=collect(
+            "results/{engine}/runs/{chunk}.integrated.h5",
+            engine=config["engines"],
+            chunk=[f"{run}/{number:04d}" for run in RUNS for number in range(n_chunks(run))],
+        ),
         merged=collect(
             "results/{engine}/merged/{merger}/{dataset}/merged.h5",
             engine=config["engines"],
@@ -38,6 +44,8 @@ rule report:
         mem_mb=2000,
         runtime=15,
     params:
+        # One text: Snakemake does not compare the order of a list.
+        n_frames=" ".join(str(row["n_frames"]) for _ in config["engines"] for row in RUNS.values()),
         settings=settings("report"),
         version=SFXFLOW,
     message:
@@ -46,6 +54,8 @@ rule report:
         """
         sfxflow report \
             --frames {input.frames:q} \
+            --n-frames {params.n_frames} \
+            --integrated {input.integrated:q} \
             --merged {input.merged:q} \
             --figures-of-merit {input.figures_of_merit:q} \
             --settings {params.settings:q} \

@@ -1,0 +1,38 @@
+"""The JSON file of the figures of merit."""
+
+import json
+
+from sfxflow.errors import InputError
+
+_KEYS = ("provenance", "definitions", "overall", "shells", "remarks", "inputs")
+
+
+def read_figures_of_merit(path):
+    """Read figures_of_merit.json.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    dict
+        As `sfxflow figures_of_merit` wrote it: provenance, inputs, dataset, space_group, cell, definitions, overall, shells,
+        remarks. None stands for a figure that is not defined.
+
+    Raises
+    ------
+    InputError
+        Not there, not JSON, or without the figures.
+    """
+    try:
+        with open(path, encoding="utf-8") as handle:
+            figures = json.load(handle)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: can't be read ({getattr(error, 'strerror', None) or error})") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: is not JSON ({error}); remove it and run again") from None
+    missing = [key for key in _KEYS if key not in figures] if isinstance(figures, dict) else list(_KEYS)
+    if missing:
+        raise InputError(f"{path}: holds no figures of merit ({', '.join(missing)} missing); remove it and run again")
+    return figures

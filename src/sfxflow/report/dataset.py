@@ -1,0 +1,300 @@
+"""The section of a dataset: figures of merit, cells, merging."""
+
+import numpy as np
+
+from sfxflow.point_group import epsilon
+from sfxflow.report import figures as draw
+from sfxflow.report.contents import robust_spread
+from sfxflow.report.markup import NONE, count, element, fixed, is_number, joined, percent, table
+from sfxflow.statistics.shells import inverse_d
+from sfxflow.statistics.wilson import FIT_FROM, wilson_b, wilson_plot
+from sfxflow.symmetry import rotations, space_group
+
+_CELL = (("a", "Å"), ("b", "Å"), ("c", "Å"), ("α", "°"), ("β", "°"), ("γ", "°"))
+
+#: Columns of the table of shells: heading, name of the figure, how it is written; those after the first eight only if there are any.
+_SHELL_COLUMNS = (
+    ("reflections", "n_reflections", count),
+    ("possible", "n_possible", count),
+    ("completeness (%)", "completeness", percent),
+    ("multiplicity", "multiplicity", lambda v: fixed(v, 2)),
+    ("I/σ(I)", "i_over_sigma", lambda v: fixed(v, 2)),
+    ("Rsplit (%)", "r_split", lambda v: percent(v, 2)),
+    ("CC1/2", "cc_half", lambda v: fixed(v, 4)),
+    ("CC*", "cc_star", lambda v: fixed(v, 4)),
+    ("Rano (%)", "r_ano", lambda v: percent(v, 2)),
+    ("CCano", "cc_ano", lambda v: fixed(v, 4)),
+    ("CRDano", "crd_ano", lambda v: fixed(v, 4)),
+    ("CC, reference", "reference_cc", lambda v: fixed(v, 4)),
+    ("R1(I), reference (%)", "reference_r1_i", lambda v: percent(v, 2)),
+)
+_ALWAYS = 8
+_ADVICE = "nothing to draw"
+
+
+def dataset_section(dataset, anchor):
+    """Everything about a dataset.
+
+    Parameters
+    ----------
+    dataset : sfxflow.report.contents.Dataset
+    anchor : str
+        Identifier of the section; drawings' names begin with it.
+
+    Returns
+    -------
+    Html
+    """
+    where = f"Dataset {dataset.name}, engine {dataset.engine}, merger {dataset.merger}"
+    return element(
+        "section",
+        element("h2", dataset.folder, id=anchor),
+        element("p", where + "."),
+        element("h3", "Figures of merit"),
+        _figures_of_merit(dataset, anchor),
+        element("h3", "Unit cells of the crystals"),
+        _cells(dataset, anchor),
+        element("h3", "Merging"),
+        _merging(dataset, anchor),
+        aria_labelledby=anchor,
+        class_="dataset",
+    )
+
+
+def _figure(svg, caption, source=None):
+    if svg is None:
+        return None
+    return element("figure", svg, element("figcaption", caption, element("small", f" {source}") if source else None))
+
+
+def _grid(figures):
+    figures = [figure for figure in figures if figure is not None]
+    return element("div", figures, class_="figures") if figures else None
+
+
+def _quiet(text):
+    return element("p", text, class_="quiet")
+
+
+# ---- figures of merit -----------------------------------------------------------------------------------------------
+
+
+def _figures_of_merit(dataset, anchor):
+    if dataset.figures is None:
+        return _quiet("There is no file of figures of merit for this dataset.")
+    return joined([_shell_table(dataset), _shell_figures(dataset, anchor)])
+
+
+def _shell_table(dataset):
+    rows = [*dataset.shells, dataset.overall]
+    columns = [
+        column
+        for number, column in enumerate(_SHELL_COLUMNS)
+        if number < _ALWAYS or any(is_number(row.get(column[1])) for row in rows)
+    ]
+
+    def cells(row):
+        return [f"{fixed(row.get('d_max'), 2)} – {fixed(row.get('d_min'), 2)}"] + [
+            write(row.get(name)) for _, name, write in columns
+        ]
+
+    return table(
+        f"Figures of merit by resolution shell, the whole in the last row. From {dataset.files['figures']}.",
+        ["d (Å)", *(heading for heading, _, _ in columns)],
+        [cells(row) for row in dataset.shells],
+        [cells(dataset.overall)],
+        class_="numbers",
+    )
+
+
+def _shell_figures(dataset, anchor):
+    shells = dataset.shells
+    limits = [(shell["d_max"], shell["d_min"]) for shell in shells]
+
+    def of(name, factor=1.0):
+        return [None if shell.get(name) is None else factor * shell[name] for shell in shells]
+
+    plots = [
+        (
+            "cc",
+            "CC1/2 and CC*.",
+            {"CC1/2": of("cc_half"), "CC*": of("cc_star"), "CC, reference": of("reference_cc")},
+            "correlation",
+            None,
+            1.02,
+        ),
+        ("rsplit", "Rsplit.", {"Rsplit": of("r_split", 100.0)}, "Rsplit (%)", 0, None),
+        ("isigma", "Mean I/σ(I).", {"I/σ(I)": of("i_over_sigma")}, "I/σ(I)", None, None),
+        ("completeness", "Completeness.", {"completeness": of("completeness", 100.0)}, "completeness (%)", 0, 105),
+        ("multiplicity", "Multiplicity.", {"multiplicity": of("multiplicity")}, "multiplicity", 0, None),
+    ]
+    made = [
+        _figure(
+            draw.against_resolution(
+                f"{anchor}-{name}",
+                f"{caption[:-1]} against 1/d for {dataset.name}: {_in_words(limits, series)}",
+                limits,
+                series,
+                y_label,
+                low,
+                high,
+            ),
+            f"{caption[:-1]} against 1/d.",
+        )
+        for name, caption, series, y_label, low, high in plots
+    ]
+    made.append(_wilson(dataset, anchor))
+    return _grid(made) or _quiet(f"No figure of merit is defined: {_ADVICE}.")
+
+
+def _in_words(limits, series):
+    """First and last value of each series, for those who don't see the drawing."""
+    words = []
+    for name, values in series.items():
+        known = [(pair, value) for pair, value in zip(limits, values, strict=True) if is_number(value)]
+        if known:
+            ends = [f"{value:.3g} at {fixed(pair[1], 2)} angstrom" for pair, value in (known[0], known[-1])]
+            words.append(f"{name} from {ends[0]} to {ends[1]}")
+    return "; ".join(words)
+
+
+def _wilson(dataset, anchor):
+    if not dataset.merged or not len(dataset.merged["I"]):
+        return None
+    merged = dataset.merged
+    hkl = np.column_stack([merged[name] for name in "hkl"]).astype(np.int32)
+    use = np.isfinite(merged["I"]) & np.isfinite(merged["sigI"])
+    hkl, intensity = hkl[use], merged["I"][use]
+    if not len(hkl):
+        return None
+    operations = rotations(space_group(dataset.space_group))
+    x, y, _ = wilson_plot(intensity, inverse_d(hkl, dataset.cell), epsilon(hkl, operations), squared=True)
+    b = wilson_b(x, y)
+    line = {}
+    if np.isfinite(b):
+        first = (FIT_FROM / 2.0) ** 2
+        fitted = np.isfinite(y) & (x > first - 0.5 * (x[1] - x[0]))
+        line = {"slope": -2.0 * b, "middle": (x[fitted].mean(), y[fitted].mean()), "fit_from": max(first, x[0])}
+    text = f"B = {b:.1f} Å²" if np.isfinite(b) else "no B factor can be fitted"
+    return _figure(
+        draw.wilson(f"{anchor}-wilson", f"Wilson plot of {dataset.name}: {text}", x, y, **line),
+        f"Wilson plot of the merged intensities, {text} (line: d < 3.2 Å).",
+        f"From {dataset.files['merged']}.",
+    )
+
+
+# ---- cells ----------------------------------------------------------------------------------------------------------
+
+
+def _cells(dataset, anchor):
+    cells = dataset.cells
+    missing = (
+        _quiet(
+            f"{dataset.chunks_missing} chunk files of this dataset were not given: their crystals are not shown here."
+        )
+        if dataset.chunks_missing
+        else None
+    )
+    if not len(cells):
+        return joined([missing or _quiet(f"No crystals: {_ADVICE}.")])
+    rows, plots, fixed_ones = [], [], []
+    for number, (name, unit) in enumerate(_CELL):
+        values = cells[:, number]
+        median, spread = robust_spread(values)
+        expected = dataset.cell[number] if dataset.cell else None
+        rows.append(
+            [
+                f"{name} ({unit})",
+                f"{expected:g}" if expected is not None else NONE,
+                fixed(median, 3),
+                fixed(100 * (median / expected - 1), 2) if expected else NONE,
+                fixed(spread, 3),
+                fixed(values.min(), 2),
+                fixed(values.max(), 2),
+            ]
+        )
+        label = f"Histogram of {name} of {len(cells)} crystals: median {median:.3f} {unit}, spread {spread:.3f} {unit}"
+        svg = draw.histogram(f"{anchor}-cell{number}", label, values, f"{name} ({unit})", expected)
+        if svg is None:
+            fixed_ones.append(f"{name} = {median:g} {unit}")
+        plots.append(_figure(svg, f"{name}: median {median:.3f} {unit}, spread {spread:.3f} {unit}."))
+    return joined(
+        [
+            missing,
+            table(
+                f"Cells of {count(len(cells))} crystals as refined, before merging. Spread: 1.4826 times the median absolute "
+                f"deviation. From the chunk files of {count(len(dataset.runs))} run(s).",
+                ["", "target", "median", "deviation (%)", "spread", "smallest", "largest"],
+                rows,
+                class_="numbers",
+            ),
+            _quiet(
+                f"The same in all crystals (the symmetry fixes it, or there is one crystal): {', '.join(fixed_ones)}."
+            )
+            if fixed_ones
+            else None,
+            _grid(plots),
+            _quiet("Dashed: the cell that was indexed with. Crystals far outside are counted in the bins at the ends.")
+            if _grid(plots)
+            else None,
+        ]
+    )
+
+
+# ---- merging --------------------------------------------------------------------------------------------------------
+
+
+def _merging(dataset, anchor):
+    if dataset.attrs is None:
+        return _quiet("There is no merged file of sfxflow for this dataset.")
+    attrs, crystals, partiality = dataset.attrs, dataset.crystals, dataset.partiality
+    status = np.asarray(crystals["status"], dtype=object)
+    kept = status == "merged"
+    source = f"From {dataset.files['merged']}."
+    reasons, counts = np.unique(status[~kept].astype(str), return_counts=True)
+    facts = [
+        ("Partiality model", attrs.get("partiality_model", NONE)),
+        ("Observations", count(attrs.get("n_observations"))),
+        ("Crystals merged", f"{count(kept.sum())} of {count(len(kept))}"),
+        *((f"Left out: {reason}", count(n)) for reason, n in zip(reasons, counts, strict=True)),
+        ("Observations rejected", count(np.sum(crystals["n_rejected"]))),
+        ("Observations of absent reflections", count(attrs.get("n_absent"))),
+        ("Their mean I/σ(I)", fixed(attrs.get("absent_mean_i_over_sigma"), 2)),
+        ("Detector units a photon, estimated", fixed(attrs.get("gain"), 2)),
+    ]
+    plots = [
+        _figure(_histogram(anchor, "scale", "scale factor G", crystals["scale"][kept], None, True), "Scale factors."),
+        _figure(_histogram(anchor, "B", "B (Å²)", crystals["B"][kept], 0.0, False), "Relative B factors."),
+        _figure(
+            _histogram(anchor, "width", "factor on σ(q)", crystals["width"][kept], 1.0, False),
+            "Widths of the excitation error, relative to those of the peaks.",
+        ),
+    ]
+    if kept.any() and {"x", "q", "partiality"} <= partiality.keys():
+        plots.insert(
+            0,
+            _figure(
+                draw.partiality_curves(
+                    f"{anchor}-partiality",
+                    f"Partiality against the distance from the Ewald sphere, model {attrs.get('partiality_model', 'not named')}",
+                    partiality["x"],
+                    partiality["q"],
+                    partiality["partiality"],
+                    partiality.get("error"),
+                ),
+                "Partiality against the distance from the Ewald sphere, at a low, a middle and the highest resolution; bands: its error.",
+            ),
+        )
+    return joined(
+        [
+            table(f"Merging. {source}", ["", ""], [fact for fact in facts if fact[1] != NONE], class_="numbers facts"),
+            _grid(plots) or _quiet(f"No crystal was merged: {_ADVICE}."),
+        ]
+    )
+
+
+def _histogram(anchor, name, x_label, values, expected, logarithmic):
+    label = f"Histogram of the {x_label} of {len(values)} crystals"
+    if len(values):
+        label += f": median {np.median(values):.3g}"
+    return draw.histogram(f"{anchor}-{name}", label, values, x_label, expected, logarithmic)
