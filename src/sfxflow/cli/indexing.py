@@ -6,6 +6,7 @@ estimated from all lattices, and each lattice is refined again with them.
 
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from sfxflow.geometry import panel_arrays
 from sfxflow.indexing.frame import frame_peaks, index_frame, panel_inverses, prepare_target
 from sfxflow.indexing.pool import pool_lattices
 from sfxflow.indexing.refine import refine_lattice
-from sfxflow.io.cell_file import check_cell, read_cell
+from sfxflow.io.cell_file import check_cell, lattice_of, read_cell
 from sfxflow.io.files import provenance_json
 from sfxflow.io.geometry import read_geometry
 from sfxflow.io.hdf5 import hdf5_written_whole
@@ -57,6 +58,9 @@ def run(args):
     group = space_group(args.space_group)
     cell = read_cell(args.cell)
     check_cell(cell, group, args.cell)
+    # The group says what a file may leave open: an unnamed unique axis, rhombohedral lattices on hexagonal axes.
+    lattice_type, centering, unique_axis = lattice_of(group)
+    cell = replace(cell, lattice_type=lattice_type, centering=centering, unique_axis=unique_axis)
     with open_chunk(args.peaks, "frames", PEAK_GROUP) as handle:
         frames = read_rows(handle["frames"])
     hits = [i for i, status in enumerate(frames["status"]) if status == Status.hit]
