@@ -53,7 +53,7 @@ def frame_range(args, n_frames):
     """
     if args.n_frames is not None and args.n_frames != n_frames:
         raise InputError(
-            f"{args.frames}: holds {n_frames} frames, but the runs table says {args.n_frames} (n_frames); "
+            f"{args.frames}: holds {n_frames} frames, but the runs table runs.tsv says {args.n_frames} (n_frames); "
             "correct the table or restore the files"
         )
     count = n_frames - args.first if args.count is None else args.count
