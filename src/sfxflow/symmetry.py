@@ -63,7 +63,7 @@ def to_asu(hkl, group, friedel=True):
 
     Notes
     -----
-    The choice is this package's own and serves to group equivalents; files use the CCP4 asymmetric unit (`to_ccp4_asu`).
+    The choice is this package's own and serves to group equivalents; files use the CCP4 asymmetric unit.
     """
     hkl = np.asarray(hkl, dtype=np.int64)
     best = hkl.copy()
