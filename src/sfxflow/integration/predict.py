@@ -6,7 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from sfxflow.buffers import doubled_rows
 from sfxflow.indexing.refine import ray_offset
+from sfxflow.small_matrices import inverse3
 
 _CENTERING_CODES = {"P": 0, "R": 0, "A": 1, "B": 2, "C": 3, "I": 4, "F": 5, "H": 6}
 
@@ -110,24 +112,17 @@ def _allowed(h, k, l, centering):
 
 
 @njit(cache=True)
-def _grown(array):
-    larger = np.empty((2 * array.shape[0], array.shape[1]), array.dtype)
-    larger[: array.shape[0]] = array
-    return larger
-
-
-@njit(cache=True)
 def _predict(
     reciprocal, offsets, radius, mosaicity, bandwidth, k_nominal, bounds, to_panel, centering, q_max, max_excitation
 ):
     k0 = k_nominal / (1.0 + offsets[2])
-    real = np.linalg.inv(reciprocal)
+    real = inverse3(reciprocal)
     largest = np.empty(3, np.int64)
     for r in range(3):
-        largest[r] = math.ceil(q_max * math.sqrt((real[r] ** 2).sum()))
+        largest[r] = math.ceil(q_max * math.sqrt(real[r, 0] ** 2 + real[r, 1] ** 2 + real[r, 2] ** 2))
     depth = np.empty(to_panel.shape[0])
     for i in range(to_panel.shape[0]):
-        depth[i] = np.linalg.inv(to_panel[i])[2, 2]
+        depth[i] = inverse3(to_panel[i])[2, 2]
     spectral = 0.5 * bandwidth / k0
     reach = max_excitation * math.sqrt(radius**2 + (mosaicity * q_max) ** 2 + (spectral * q_max**2) ** 2)
     cx, cy, cz = reciprocal[0, 2], reciprocal[1, 2], reciprocal[2, 2]
@@ -197,7 +192,7 @@ def _predict(
                     if ss < 0.0 or ss >= bounds[panel, 1] - bounds[panel, 0]:
                         continue
                     if n == hkl.shape[0]:
-                        hkl, numbers, panels = _grown(hkl), _grown(numbers), _grown(panels)
+                        hkl, numbers, panels = doubled_rows(hkl), doubled_rows(numbers), doubled_rows(panels)
                     hkl[n, 0], hkl[n, 1], hkl[n, 2] = h, k, l
                     norm = math.sqrt(sx * sx + sy * sy + sz * sz)
                     numbers[n, 0] = fs + bounds[panel, 2]

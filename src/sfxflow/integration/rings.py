@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from sfxflow.buffers import doubled
 from sfxflow.errors import InputError
 
 #: Fewest pixels of the peak and of the background.
@@ -139,9 +140,7 @@ def _integrate(data, good, lowest, highest, bounds, fs, ss, panel, order, inner,
             if distance < 0.5 * inner:
                 separable = False
             if n_neighbours == neighbours.size:
-                larger = np.empty(2 * n_neighbours, dtype=np.int64)
-                larger[:n_neighbours] = neighbours
-                neighbours = larger
+                neighbours = doubled(neighbours)
             neighbours[n_neighbours] = j
             n_neighbours += 1
 

@@ -23,6 +23,7 @@ import numpy as np
 from numba import njit
 
 from sfxflow.merging.observations import FULL_TURN, FULL_WEIGHT, MINUS, POLARISATION_UNIT
+from sfxflow.small_matrices import solve_in_place
 
 N_PARAMETERS = 6
 _NUMBER_MASK = np.uint32(MINUS - 1)
@@ -194,6 +195,13 @@ def _normal_equations(
 
 
 @njit(cache=True, nogil=True)
+def _copy(source, target):
+    for a in range(N_PARAMETERS):
+        for b in range(N_PARAMETERS):
+            target[a, b] = source[a, b]
+
+
+@njit(cache=True, nogil=True)
 def _fit_crystal(
     rows_q2, turns, observed, moved, mean, variance, n, state, shape, curve, slope, numbers, precision, fitted, steps, posterior,
 ):  # fmt: skip
@@ -203,33 +211,39 @@ def _fit_crystal(
     new_matrix = np.empty((N_PARAMETERS, N_PARAMETERS))
     new_vector = np.empty(N_PARAMETERS)
     trial = np.empty(N_PARAMETERS)
+    step = np.empty((N_PARAMETERS, 1))
     cost = _normal_equations(
         rows_q2, turns, observed, moved, mean, variance, n, state, shape, curve, slope, numbers, precision, fitted, matrix, vector,
     )  # fmt: skip
     damping = 1e-3
     for _ in range(steps):
-        new_matrix[:] = matrix
+        _copy(matrix, new_matrix)
         for a in range(N_PARAMETERS):
             new_matrix[a, a] *= 1.0 + damping
-        step = np.linalg.solve(new_matrix, vector)
-        if np.sum(step * vector) < _SMALL_GAIN:
+            step[a, 0] = vector[a]
+        solve_in_place(new_matrix, step)
+        gain = 0.0
+        for a in range(N_PARAMETERS):
+            gain += step[a, 0] * vector[a]
+        if not gain >= _SMALL_GAIN:
             break
         for a in range(N_PARAMETERS):
-            trial[a] = state[a] + step[a]
+            trial[a] = state[a] + step[a, 0]
         trial[0] = min(max(trial[0], state[0] - 1.0), state[0] + 1.0)
         new_cost = _normal_equations(
             rows_q2, turns, observed, moved, mean, variance, n, trial, shape, curve, slope, numbers, precision, fitted,
             new_matrix, new_vector,
         )  # fmt: skip
         if new_cost < cost:
-            state[:] = trial
-            matrix[:] = new_matrix
-            vector[:] = new_vector
+            for a in range(N_PARAMETERS):
+                state[a], vector[a] = trial[a], new_vector[a]
+            _copy(new_matrix, matrix)
             cost = new_cost
             damping *= 0.1
         else:
             damping = max(10.0 * damping, 0.1)
-    inverse = np.linalg.inv(matrix)
+    inverse = np.eye(N_PARAMETERS)
+    solve_in_place(matrix, inverse)
     for a in range(N_PARAMETERS):
         posterior[a] = inverse[a, a]
 

@@ -3,6 +3,7 @@
 import numpy as np
 from numba import njit
 
+from sfxflow.buffers import doubled, doubled_rows
 from sfxflow.errors import InputError
 from sfxflow.peaks.prepare import BLOCK, BLOCK_BAD, BLOCK_GOOD
 from sfxflow.peaks.threshold import bin_thresholds, frame_statistics, smoothed
@@ -222,17 +223,10 @@ def _bright_blocks(data, block_low, block_high, block_kind, table, top):
             count = _count_between(data[first : first + BLOCK], limit, top)
         if count > 0:
             if n_found == found.size:
-                found = _doubled(found)
+                found = doubled(found)
             found[n_found] = block
             n_found += 1
     return found[:n_found]
-
-
-@njit(cache=True)
-def _doubled(array):
-    larger = np.empty(2 * array.size, dtype=array.dtype)
-    larger[: array.size] = array
-    return larger
 
 
 @njit(cache=True)
@@ -319,7 +313,7 @@ def _search(
                 continue
             begin = n_pixels
             if n_pixels == pixels.size:
-                pixels = _doubled(pixels)
+                pixels = doubled(pixels)
             pixels[n_pixels] = seed
             n_pixels += 1
             visited[seed] = 1
@@ -335,7 +329,7 @@ def _search(
                         if good.size > 0 and not good[pixel]:
                             continue
                         if n_pixels == pixels.size:
-                            pixels = _doubled(pixels)
+                            pixels = doubled(pixels)
                         pixels[n_pixels] = pixel
                         n_pixels += 1
                         visited[pixel] = 1
@@ -382,9 +376,7 @@ def _search(
             if intensity < min_snr * np.sqrt(spread) or maximum < brightest or not weight > 0.0:
                 continue
             if n_rows == rows.shape[0]:
-                larger = np.empty((2 * n_rows, rows.shape[1]))
-                larger[:n_rows] = rows
-                rows = larger
+                rows = doubled_rows(rows)
             rows[n_rows, 0] = at_column_sum / weight + 0.5
             rows[n_rows, 1] = at_row_sum / weight + 0.5
             rows[n_rows, 2] = intensity
