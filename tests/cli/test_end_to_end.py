@@ -275,6 +275,15 @@ def test_snakemake_is_killed_and_called_again(finished):
     assert status == 0, text
 
 
+def test_the_terminal_says_what_is_wrong(finished):
+    """Exit status 0 and a page that nobody opens would hide that a cell does not fit."""
+    text = finished["finished"][1].splitlines()
+    assert any(line.startswith("results/report/index.html: 5 runs, 4 datasets") for line in text)
+    warnings = [line for line in text if line.startswith("WARNING: ")]
+    assert any("run wrong: The cell 58.4 58.4 152.3 90 90 90 does not fit" in line for line in warnings)
+    assert any("blanks" in line for line in warnings)
+
+
 def test_all_results_of_every_dataset_are_there(work, finished):
     for dataset in ("good", "blanks", "wrong_cell", "one"):
         for name in ("merged.mtz", "unmerged.mtz", "merged.hkl", "half1.hkl", "half2.hkl"):

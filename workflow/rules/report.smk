@@ -61,3 +61,10 @@ rule report:
             --settings {params.settings:q} \
             --output {output:q} >{log:q} 2>&1
         """
+
+
+# Whoever reads only the terminal must meet the warnings.
+onsuccess:
+    if os.path.exists("logs/report/index.log"):
+        with open("logs/report/index.log") as handle:
+            print(handle.read(), end="")

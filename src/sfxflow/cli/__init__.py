@@ -6,11 +6,14 @@ A module's docstring is its help text. Bad input ends with the message of `Input
 import argparse
 import errno
 import importlib
+import json
 import os
 import sys
+import textwrap
 
 import sfxflow
 from sfxflow.errors import InputError
+from sfxflow.settings import STAGES, schema_of
 
 # Matrices here are tiny and the work is spread over processes: threads of the linear algebra library would only get in each other's way.
 for _library in ("OMP", "OPENBLAS", "MKL"):
@@ -33,6 +36,33 @@ COMMANDS = {
 }
 
 
+class _Help(argparse.HelpFormatter):
+    """Keeps paragraphs and indented lines as they are meant, and shows a default where it says something."""
+
+    def _fill_text(self, text, width, indent):
+        lines = []
+        for paragraph in text.strip().split("\n\n"):
+            if paragraph.startswith("  "):
+                lines += [textwrap.fill(line, width, subsequent_indent=6 * " ") for line in paragraph.splitlines()]
+            else:
+                lines.append(textwrap.fill(" ".join(paragraph.split()), width))
+            lines.append("")
+        return "\n".join(indent + line for line in lines[:-1])
+
+    def _get_help_string(self, action):
+        if isinstance(action.default, bool) or action.default in (None, "", [], argparse.SUPPRESS):
+            return action.help
+        return f"{action.help} (default: %(default)s)"
+
+
+def _settings_text(stage):
+    """The settings of a stage for its help text."""
+    lines = ["keys of --settings, which are those of the section in config.yaml:", ""]
+    for name, entry in schema_of(stage)["properties"].items():
+        lines.append(f"  {name} ({json.dumps(entry['default'])}): {entry['description']}")
+    return "\n".join(lines)
+
+
 def main(argv=None):
     """Run one sub-command; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
@@ -41,8 +71,9 @@ def main(argv=None):
     subparsers = parser.add_subparsers(dest="command", metavar="STAGE", required=True)
     chosen = argv[0] if argv and argv[0] in COMMANDS else None
     for name, meaning in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=meaning, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        subparser = subparsers.add_parser(name, help=meaning, formatter_class=_Help)
         if name == chosen:
+            subparser.epilog = _settings_text(name) if name in STAGES else None
             module = importlib.import_module(f"sfxflow.cli.{name}")
             subparser.description = module.__doc__
             module.add_arguments(subparser)

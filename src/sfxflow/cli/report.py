@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from sfxflow.io.provenance import parse_provenance, read_provenance
 from sfxflow.io.table import open_chunk, read_rows
 from sfxflow.report.contents import Dataset, Origin, Run, reasons_of
 from sfxflow.report.page import page
+from sfxflow.report.warnings import dataset_warnings, run_warnings
 from sfxflow.settings import settings_from_json
 
 #: Option of a stage's command that names the file of the stage before.
@@ -70,7 +72,14 @@ def run(args):
     text = page(settings.title, f"sfxflow {sfxflow.__version__}", runs, datasets, origins)
     with written_whole(args.output) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    print(f"{args.output}: {len(runs)} runs, {len(datasets)} datasets")
+    print(f"{args.output}: {_number(len(runs), 'run')}, {_number(len(datasets), 'dataset')}")
+    for warning in [*chain(*map(run_warnings, runs)), *chain(*map(dataset_warnings, datasets))]:
+        if warning.serious:
+            print(f"WARNING: {warning.where}: {warning.text}")
+
+
+def _number(n, what):
+    return f"{n} {what}{'s' * (n != 1)}"
 
 
 def _same_name(path):
