@@ -72,6 +72,12 @@ def demo(tmp_path_factory):
     return Processed(folder)
 
 
+@pytest.fixture(scope="session")
+def stages_of():
+    """The class `Stages`."""
+    return Stages
+
+
 @pytest.fixture
 def repeated(demo, tmp_path):
     """A function that writes the demo's frames n times into one file: its name."""
