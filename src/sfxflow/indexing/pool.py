@@ -3,7 +3,8 @@
 import numpy as np
 from scipy.optimize import nnls
 
-from sfxflow.indexing.refine import FIRST_EXCESS_SIGMA, FIRST_SHIFT_SIGMA, LEAST_PROFILE_SIGMA, Profile
+from sfxflow.indexing.mixture import LEAST_PROFILE_SIGMA
+from sfxflow.indexing.refine import FIRST_EXCESS_SIGMA, FIRST_SHIFT_SIGMA, Profile
 
 #: With fewer lattices offsets are not pooled: their mean says little.
 LEAST_LATTICES = 5

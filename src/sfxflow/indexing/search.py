@@ -10,6 +10,8 @@ import math
 import numpy as np
 from numba import njit
 
+from sfxflow.small_matrices import determinant3, inverse3, product3
+
 _BLOCK = 256
 #: No NaN-related flags: only what lets the compiler use fused operations.
 _FUSED = {"contract", "nsz"}
@@ -47,14 +49,11 @@ def score_directions(x, y, z, qx, qy, qz, weight, inverse_tolerance2):
     return scores
 
 
-@njit(cache=True)
 def largest(scores, count):
     """Positions of the `count` largest scores, largest first."""
-    count = min(count, scores.shape[0])
-    threshold = np.partition(scores, scores.shape[0] - count)[scores.shape[0] - count]
-    candidates = np.nonzero(scores >= threshold)[0]
-    order = np.argsort(-scores[candidates])
-    return candidates[order[:count]]
+    count = min(count, len(scores))
+    positions = np.argpartition(scores, len(scores) - count)[len(scores) - count :]
+    return positions[np.argsort(-scores[positions], kind="stable")]
 
 
 @njit(cache=True)
@@ -103,8 +102,10 @@ def refine_vectors(vectors, q, weight, length, tolerances, deviation):
     for p in range(vectors.shape[0]):
         v = vectors[p]
         for tolerance in tolerances:
-            m[:] = 0.0
-            rhs[:] = 0.0
+            for r in range(3):
+                rhs[r] = 0.0
+                for s in range(3):
+                    m[r, s] = 0.0
             for i in range(q.shape[0]):
                 projection = v[0] * q[i, 0] + v[1] * q[i, 1] + v[2] * q[i, 2]
                 nearest = np.rint(projection)
@@ -132,22 +133,26 @@ def refine_vectors(vectors, q, weight, length, tolerances, deviation):
     return scores
 
 
-@njit(cache=True)
 def distinct_vectors(vectors, scores, tolerance, count):
     """Positions of the best-scoring vectors that differ from each other (and from each other's negative) by more than `tolerance`."""
-    order = np.argsort(-scores)
+    best_first = np.argsort(-scores, kind="stable")
+    return _distinct(vectors, best_first[scores[best_first] > 0], tolerance, count)
+
+
+@njit(cache=True)
+def _distinct(vectors, order, tolerance, count):
     kept = np.empty(count, np.int64)
     n = 0
     for p in order:
-        if n == count or scores[p] <= 0:
+        if n == count:
             break
         new = True
-        for other in kept[:n]:
+        for i in range(n):
             plus = 0.0
             minus = 0.0
             for r in range(3):
-                plus += (vectors[p, r] - vectors[other, r]) ** 2
-                minus += (vectors[p, r] + vectors[other, r]) ** 2
+                plus += (vectors[p, r] - vectors[kept[i], r]) ** 2
+                minus += (vectors[p, r] + vectors[kept[i], r]) ** 2
             if min(plus, minus) < tolerance**2:
                 new = False
                 break
@@ -158,8 +163,8 @@ def distinct_vectors(vectors, scores, tolerance, count):
 
 
 @njit(cache=True, fastmath=_FUSED)
-def score_rotations(along, first, second, weight, second_axis, third_axis, cosines, sines):
-    """Score of each rotation of the two other axes about a known one.
+def score_rotations(along, first, second, weight, second_axis, third_axis, cosines, sines, scores):
+    """Add to `scores` the score of each rotation of the two other axes about a known one.
 
     Parameters
     ----------
@@ -170,13 +175,9 @@ def score_rotations(along, first, second, weight, second_axis, third_axis, cosin
         Components of the two other axes in the same frame, before rotation, angstrom.
     cosines, sines : ndarray of float32, shape (n,)
         Of the angles to try.
-
-    Returns
-    -------
-    ndarray of float32, shape (n,)
+    scores : ndarray of float32, shape (n,)
     """
     n = cosines.shape[0]
-    scores = np.zeros(n, np.float32)
     one, nothing, eight = np.float32(1.0), np.float32(0.0), np.float32(8.0)
     for i in range(along.shape[0]):
         b0 = second_axis[0] * along[i]
@@ -192,10 +193,8 @@ def score_rotations(along, first, second, weight, second_axis, third_axis, cosin
             fb = b - np.rint(b)
             fc = c - np.rint(c)
             scores[j] += w * max(nothing, one - (fb * fb + fc * fc) * eight)
-    return scores
 
 
-@njit(cache=True)
 def rotations_about(vectors, basis, axis, both_ways, q, weight, cosines, sines, count):
     """Whole cells with one axis along a given vector: the best rotations about each of several vectors.
 
@@ -220,68 +219,54 @@ def rotations_about(vectors, basis, axis, both_ways, q, weight, cosines, sines, 
         Rows of the candidate cells, best first.
     """
     second, third = (axis + 1) % 3, (axis + 2) % 3
-    length = math.sqrt((basis[axis] ** 2).sum())
-    unit = basis[axis] / length
-    b_along = (basis[second] * unit).sum()
-    b_perp = basis[second] - b_along * unit
-    b_radius = math.sqrt((b_perp**2).sum())
-    e1 = b_perp / b_radius
-    e2 = np.cross(unit, e1)
-    c = basis[third]
-    b_axis = np.array([b_along, b_radius, 0.0], np.float32)
-    c_axis = np.array([(c * unit).sum(), (c * e1).sum(), (c * e2).sum()], np.float32)
-
-    signs = 2 if both_ways else 1
-    n_angles = cosines.shape[0]
-    all_scores = np.zeros((vectors.shape[0] * signs, n_angles), np.float32)
-    frames = np.empty((vectors.shape[0] * signs, 3, 3))
-    m = q.shape[0]
-    along, first, across, w = (
-        np.empty(m, np.float32),
-        np.empty(m, np.float32),
-        np.empty(m, np.float32),
-        np.empty(m, np.float32),
-    )
-    for p in range(vectors.shape[0]):
-        for s in range(signs):
-            row = p * signs + s
-            v = vectors[p] * (1.0 - 2.0 * s)
-            norm = math.sqrt((v**2).sum())
-            f0 = v / norm
-            helper = np.zeros(3)
-            helper[np.argmin(np.abs(f0))] = 1.0
-            f1 = np.cross(f0, helper)
-            f1 /= math.sqrt((f1**2).sum())
-            f2 = np.cross(f0, f1)
-            frames[row, 0], frames[row, 1], frames[row, 2] = f0, f1, f2
-            n = 0
-            for i in range(m):
-                projection = v[0] * q[i, 0] + v[1] * q[i, 1] + v[2] * q[i, 2]
-                if abs(projection - np.rint(projection)) < 0.2:
-                    along[n] = projection / norm
-                    first[n] = f1[0] * q[i, 0] + f1[1] * q[i, 1] + f1[2] * q[i, 2]
-                    across[n] = f2[0] * q[i, 0] + f2[1] * q[i, 1] + f2[2] * q[i, 2]
-                    w[n] = weight[i]
-                    n += 1
-            all_scores[row] = score_rotations(along[:n], first[:n], across[:n], w[:n], b_axis, c_axis, cosines, sines)
-
-    peaks = all_scores.copy()
-    for row in range(peaks.shape[0]):
-        for j in range(n_angles):
-            before, after = all_scores[row, j - 1], all_scores[row, (j + 1) % n_angles]
-            if all_scores[row, j] < before or all_scores[row, j] < after:
-                peaks[row, j] = 0.0
-    best = largest(peaks.ravel(), count)
-    cells = np.empty((best.shape[0], 3, 3))
-    for i in range(best.shape[0]):
-        row, j = best[i] // n_angles, best[i] % n_angles
-        f0, f1, f2 = frames[row, 0], frames[row, 1], frames[row, 2]
-        g1 = cosines[j] * f1 + sines[j] * f2
-        g2 = cosines[j] * f2 - sines[j] * f1
-        cells[i, axis] = length * f0
-        cells[i, second] = b_axis[0] * f0 + b_axis[1] * g1 + b_axis[2] * g2
-        cells[i, third] = c_axis[0] * f0 + c_axis[1] * g1 + c_axis[2] * g2
+    length = np.linalg.norm(basis[axis])
+    frame = np.array(_frames_along(basis[axis][None], basis[second]))[:, 0]
+    b_axis, c_axis = (frame @ basis[second]).astype(np.float32), (frame @ basis[third]).astype(np.float32)
+    if both_ways:
+        vectors = np.concatenate([vectors, -vectors])
+    helper = np.eye(3)[np.argmin(np.abs(vectors), axis=1)]
+    along, first, across = _frames_along(vectors, helper)
+    scores = _score_all_rotations(vectors, along, first, across, q, weight, b_axis, c_axis, cosines, sines)
+    is_peak = (scores >= np.roll(scores, 1, axis=1)) & (scores >= np.roll(scores, -1, axis=1))
+    best = largest(np.where(is_peak, scores, 0).ravel(), count)
+    row, angle = np.divmod(best, len(cosines))
+    cosine, sine = cosines[angle][:, None], sines[angle][:, None]
+    turned_first = cosine * first[row] + sine * across[row]
+    turned_across = cosine * across[row] - sine * first[row]
+    cells = np.empty((len(best), 3, 3))
+    cells[:, axis] = length * along[row]
+    cells[:, second] = b_axis[0] * along[row] + b_axis[1] * turned_first + b_axis[2] * turned_across
+    cells[:, third] = c_axis[0] * along[row] + c_axis[1] * turned_first + c_axis[2] * turned_across
     return cells
+
+
+def _frames_along(vectors, helper):
+    """Right-handed unit vectors: along each vector, and two perpendicular to it, the first in the plane of `helper`."""
+    along = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    first = helper - (along * helper).sum(axis=1, keepdims=True) * along
+    first /= np.linalg.norm(first, axis=1, keepdims=True)
+    return along, first, np.cross(along, first)
+
+
+@njit(cache=True)
+def _score_all_rotations(vectors, along, first, across, q, weight, b_axis, c_axis, cosines, sines):
+    """`score_rotations` about each vector, of the peaks that lie on its planes; shape (p, n)."""
+    m = q.shape[0]
+    a, f, s, w = np.empty(m, np.float32), np.empty(m, np.float32), np.empty(m, np.float32), np.empty(m, np.float32)
+    scores = np.zeros((vectors.shape[0], cosines.shape[0]), np.float32)
+    for p in range(vectors.shape[0]):
+        n = 0
+        for i in range(m):
+            x, y, z = q[i, 0], q[i, 1], q[i, 2]
+            projection = vectors[p, 0] * x + vectors[p, 1] * y + vectors[p, 2] * z
+            if abs(projection - np.rint(projection)) < 0.2:
+                a[n] = along[p, 0] * x + along[p, 1] * y + along[p, 2] * z
+                f[n] = first[p, 0] * x + first[p, 1] * y + first[p, 2] * z
+                s[n] = across[p, 0] * x + across[p, 1] * y + across[p, 2] * z
+                w[n] = weight[i]
+                n += 1
+        score_rotations(a[:n], f[:n], s[:n], w[:n], b_axis, c_axis, cosines, sines, scores[p])
+    return scores
 
 
 @njit(cache=True)
@@ -290,11 +275,18 @@ def nearest_rotation(matrix):
 
     Higham (1986), SIAM J. Sci. Stat. Comput. 7, 1160, doi:10.1137/0907079.
     """
-    r = matrix.copy()
+    r = np.empty((3, 3))
+    for i in range(3):
+        for j in range(3):
+            r[i, j] = matrix[i, j]
     for _ in range(20):
-        following = 0.5 * (r + np.linalg.inv(r).T)
-        change = np.abs(following - r).max()
-        r = following
+        inverse = inverse3(r)
+        change = 0.0
+        for i in range(3):
+            for j in range(3):
+                following = 0.5 * (r[i, j] + inverse[j, i])
+                change = max(change, abs(following - r[i, j]))
+                r[i, j] = following
         if change < 1e-12:
             break
     return r
@@ -338,14 +330,16 @@ def fit_cell(reciprocal, target, q, weight, tolerances, stiffness):
     -----
     Minimises sum w |q - B h|^2 + mu |B - R B0|^2 alternately over B and the rotation R ('as rigid as possible').
     """
-    inverse_target = np.linalg.inv(target)
+    inverse_target = inverse3(target)
     left = np.empty((3, 3))
     right = np.empty((3, 3))
     h = np.empty(3)
     for p in range(tolerances.shape[0]):
-        inverse = np.linalg.inv(reciprocal)
-        left[:] = 0.0
-        right[:] = 0.0
+        inverse = inverse3(reciprocal)
+        for r in range(3):
+            for s in range(3):
+                left[r, s] = 0.0
+                right[r, s] = 0.0
         used = 0
         for i in range(q.shape[0]):
             if _nearest_point(inverse, q[i], h) < tolerances[p] ** 2:
@@ -357,13 +351,18 @@ def fit_cell(reciprocal, target, q, weight, tolerances, stiffness):
         if used < 3:
             return 0.0
         mu = stiffness[p] * (left[0, 0] + left[1, 1] + left[2, 2])
-        rigid = nearest_rotation(reciprocal @ inverse_target) @ target
+        rigid = product3(nearest_rotation(product3(reciprocal, inverse_target)), target)
         for r in range(3):
             left[r, r] += mu
-        reciprocal[:] = (right + mu * rigid) @ np.linalg.inv(left)
-        if abs(np.linalg.det(reciprocal)) < 0.3 * abs(np.linalg.det(target)):
+            for s in range(3):
+                right[r, s] += mu * rigid[r, s]
+        fitted = product3(right, inverse3(left))
+        for r in range(3):
+            for s in range(3):
+                reciprocal[r, s] = fitted[r, s]
+        if abs(determinant3(reciprocal)) < 0.3 * abs(determinant3(target)):
             return 0.0
-    inverse = np.linalg.inv(reciprocal)
+    inverse = inverse3(reciprocal)
     score = 0.0
     for i in range(q.shape[0]):
         score += weight[i] * max(0.0, 1.0 - _nearest_point(inverse, q[i], h) / 0.04)
@@ -376,7 +375,7 @@ def fit_best_cell(cells, target, q, weight, tolerances, stiffness):
     best_score = -1.0
     best = target.copy()
     for i in range(cells.shape[0]):
-        reciprocal = np.linalg.inv(cells[i])
+        reciprocal = inverse3(cells[i])
         score = fit_cell(reciprocal, target, q, weight, tolerances, stiffness)
         if score > best_score:
             best_score = score
@@ -420,14 +419,16 @@ def significance(reciprocal, q, tolerances):
     tolerance : float
         The radius that gave it.
     """
-    inverse = np.linalg.inv(reciprocal)
+    inverse = inverse3(reciprocal)
     distance = np.empty(q.shape[0])
     h = np.empty(3)
     for i in range(q.shape[0]):
         distance[i] = math.sqrt(_nearest_point(inverse, q[i], h))
     best, best_tolerance = 0.0, tolerances[-1]
     for tolerance in tolerances:
-        k = (distance < tolerance).sum()
+        k = 0
+        for i in range(q.shape[0]):
+            k += distance[i] < tolerance
         log10_p = log10_binomial_tail(k, q.shape[0], 4.0 * math.pi * tolerance**3 / 3.0)
         if log10_p < best:
             best, best_tolerance = log10_p, tolerance

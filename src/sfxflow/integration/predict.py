@@ -7,7 +7,7 @@ import numpy as np
 from numba import njit
 
 from sfxflow.buffers import doubled_rows
-from sfxflow.indexing.refine import ray_offset
+from sfxflow.indexing.residuals import ray_offset
 from sfxflow.small_matrices import inverse3
 
 _CENTERING_CODES = {"P": 0, "R": 0, "A": 1, "B": 2, "C": 3, "I": 4, "F": 5, "H": 6}

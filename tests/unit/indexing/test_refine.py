@@ -13,12 +13,11 @@ from sfxflow.indexing.pool import pool_lattices
 from sfxflow.indexing.refine import (
     Profile,
     free_parameters,
-    pair_residuals,
-    ray_offset,
     refine_lattice,
     sigma_of_q,
     variance_shares,
 )
+from sfxflow.indexing.residuals import pair_residuals, ray_offset
 
 K = 1.0 / 1.3
 

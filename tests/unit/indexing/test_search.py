@@ -119,7 +119,8 @@ def test_score_rotations_is_the_score_of_the_turned_axes(rng):
     b, c = (30.0 * rng.standard_normal((2, 3))).astype(np.float32)
     angles = np.linspace(0, 2 * np.pi, 90, endpoint=False)
     cosines, sines = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
-    got = search.score_rotations(along, first, second, weight, b, c, cosines, sines)
+    got = np.zeros(len(cosines), np.float32)
+    search.score_rotations(along, first, second, weight, b, c, cosines, sines, got)
     points = np.stack([along, first, second], axis=1).astype(float)
     expected = []
     for angle in angles:

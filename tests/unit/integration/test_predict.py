@@ -13,7 +13,8 @@ from scipy.spatial.transform import Rotation
 from sfxflow.cell import reciprocal_matrix
 from sfxflow.geometry import panel_arrays
 from sfxflow.indexing.frame import panel_inverses
-from sfxflow.indexing.refine import ray_offset, sigma_of_q
+from sfxflow.indexing.refine import sigma_of_q
+from sfxflow.indexing.residuals import ray_offset
 from sfxflow.integration.predict import highest_q, predict
 from sfxflow.simulate.frames import frame_truth, simulate_spots
 from sfxflow.simulate.presets import preset
