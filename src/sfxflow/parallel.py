@@ -33,7 +33,7 @@ def ordered_map(work, setup, setup_arguments, items, processes):
     setup_arguments : tuple
     items : sequence
     processes : int
-        With 1 everything happens in this process.
+        With 1 everything happens in this process, otherwise only the first item does.
 
     Raises
     ------
@@ -45,6 +45,9 @@ def ordered_map(work, setup, setup_arguments, items, processes):
         for item in items:
             yield work(state, item)
         return
+    # The first item is done here: what is compiled on first use is then compiled once, and forked processes have it.
+    yield work(setup(*setup_arguments), items[0])
+    items = items[1:]
     batches = [items[i : i + BATCH] for i in range(0, len(items), BATCH)]
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(
