@@ -174,6 +174,7 @@ def test_a_job_that_is_killed_leaves_nothing_and_can_be_repeated(work, raw, by_h
         assert not (tmp_path / "out.h5").exists()
         user.sfxflow(*command[1:])
         name = {"peaks": "peaks", "integration": "integrated"}[stage]
+        assert os.listdir(tmp_path) == ["out.h5"]
         assert same_content(tmp_path / "out.h5", by_hand / f"a_0.{name}.h5")
         (tmp_path / "out.h5").unlink()
 

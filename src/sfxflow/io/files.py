@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import shlex
@@ -19,10 +20,12 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def written_whole(path):
     """Give a temporary name beside `path`; rename it to `path` when the block ends well, remove it otherwise.
 
-    A killed job leaves no half file behind a good name, and a full disk is noticed because the file is flushed to it first.
+    A killed job leaves no half file behind a good name, and a full disk is noticed because the file is flushed to it first. What
+    killed jobs left behind under their temporary names is removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield temporary
@@ -36,6 +39,24 @@ def written_whole(path):
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path):
+    """Remove the temporary files of jobs for the same `path` that do not run any more."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        number = left.name.rsplit(".", 2)[1]
+        if number.isdecimal() and not _is_running(int(number)):
+            left.unlink(missing_ok=True)
+
+
+def _is_running(process):
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def provenance(settings=None, inputs=()):
