@@ -19,6 +19,9 @@ PRIMITIVE = {
     "H": np.array([[2, 1, 1], [-1, 1, 1], [-1, -2, 1]]) / 3.0,
 }
 
+#: Deviation of the metric tensor up to which an operation may be mistaken for one of the symmetry: 3 % in length, or 3.4 degrees.
+VARIANT_TOLERANCE = 0.06
+
 
 @dataclass(frozen=True)
 class Lattice:
@@ -38,6 +41,9 @@ class Lattice:
         For each reduced axis: a proper symmetry operation of the lattice turns it round.
     operators : ndarray of int, shape (n, 3, 3)
         Proper rotations that map the lattice onto itself, or nearly so, acting on rows of the reduced basis.
+    variants : ndarray of int, shape (m, 3, 3)
+        Changes of the reduced basis that nearly are symmetry operations but not quite (beta = 90.6 degrees, a = 1.01 b): they turn an
+        indexed lattice into another one that explains the peaks at low angles as well. Most cells have none.
     """
 
     parameters: tuple
@@ -46,6 +52,7 @@ class Lattice:
     from_reduced: np.ndarray
     two_fold: tuple
     operators: np.ndarray
+    variants: np.ndarray
 
 
 def prepare_lattice(parameters, centering="P"):
@@ -70,7 +77,19 @@ def prepare_lattice(parameters, centering="P"):
         from_reduced=np.rint(conventional @ np.linalg.inv(reduced)),
         two_fold=two_fold,
         operators=lattice_operators(reduced),
+        variants=_variants(exact, lattice_operators(reduced, tolerance=VARIANT_TOLERANCE)),
     )
+
+
+def _variants(exact, near):
+    """One of the operations `near` for each set that the operations `exact` turn into each other, without that of `exact` itself."""
+    seen = {tuple(op.ravel()) for op in exact}
+    variants = []
+    for op in near:
+        if tuple(op.ravel()) not in seen:
+            variants.append(op)
+            seen |= {tuple((symmetry @ op).ravel()) for symmetry in exact}
+    return np.array(variants, dtype=int).reshape(-1, 3, 3)
 
 
 def reduce_basis(basis):

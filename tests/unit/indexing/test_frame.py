@@ -23,6 +23,7 @@ from sfxflow.indexing.frame import (
     superlattice_log10_p,
     unrestrained_cell,
 )
+from sfxflow.indexing.lattice import lattice_operators
 from sfxflow.indexing.refine import refine_lattice
 from sfxflow.settings import Indexing
 
@@ -51,6 +52,32 @@ def test_single_lattices_are_found_and_nothing_else(simulated, name):
             # All but a few of the 40 true peaks, and few of the false ones.
             assert lattice.members[:40].mean() > 0.9 and lattice.members[40:].mean() <= 0.4
     assert n_found >= 11
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("monoclinic", {"beta": 90.6}),
+        ("orthorhombic", {"a": 60.0, "b": 60.6}),
+        ("lysozyme", {"a": 60.0, "b": 60.0, "c": 60.6}),
+        ("demo", {"space_group": "R 3:H", "a": 66.0, "b": 66.0, "c": 80.0, "gamma": 120.0}),
+    ],
+    ids=["nearly orthorhombic", "nearly tetragonal", "nearly cubic", "rhombohedral, nearly cubic"],
+)
+def test_nearly_symmetrical_lattices_are_not_mixed_up(simulated, name, changes):
+    """Of two lattices that only peaks at high angles, or 1 % of a cell length, tell apart the right one is taken."""
+    experiment = simulated.experiment(name, **changes)
+    target = prepare_target(simulated.cell(experiment))
+    assert len(target.lattice.variants) > 0
+    exact = replace(target.lattice, operators=lattice_operators(target.lattice.reduced, tolerance=1e-4))
+    right = accepted = 0
+    for i in range(20):
+        found, _, _, truth = index(simulated, experiment, i, 25, 25, target)
+        accepted += len(found)
+        right += sum(
+            misorientation(lattice.refined.reciprocal, truth.lattices[0].reciprocal, exact) < 1.0 for lattice in found
+        )
+    assert accepted >= 19 and right >= accepted - 1
 
 
 def test_several_lattices_on_a_frame(simulated):

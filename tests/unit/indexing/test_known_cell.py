@@ -66,21 +66,6 @@ def test_rhombohedral_on_both_kinds_of_axes(simulated):
         assert n >= 10 and (found[:, 0] < 1.0).sum() >= 0.95 * n
 
 
-def test_pseudo_orthorhombic_lattices_are_not_turned_round(simulated):
-    """beta of 90.2 degrees: turning a round maps hkl on -hk-l of another lattice 0.2 degrees away; only one fits at high angles."""
-    experiment = simulated.experiment("monoclinic", beta=90.6, space_group="P1211", bandwidth=1e-4)
-    lattice = prepare_target(simulated.cell(experiment)).lattice
-    right = 0
-    for index in range(20):
-        peaks, _, _, truth = simulated.peak_list(experiment, index, 60, 0, 0.1)
-        reduced, _, _ = index_lattice(peaks.q, strength_weights(peaks.intensity), lattice, -14.0)
-        found = conventional_reciprocal(reduced, lattice)
-        turned_round = found @ np.linalg.inv(truth.lattices[0].reciprocal)
-        angle = misorientation(found, truth.lattices[0].reciprocal, lattice)
-        right += angle < 0.3 and np.linalg.det(turned_round) > 0
-    assert right >= 19
-
-
 def test_random_peaks_are_seldom_significant(simulated):
     """300 lists of peaks anywhere on the detector: at most 2 % significant at the default cut of -14."""
     experiment = simulated.experiment("lysozyme")

@@ -173,3 +173,16 @@ def test_half_sphere_is_covered(spacing):
     nearest = np.arccos(np.clip(np.abs(random @ directions.T).max(axis=1), -1, 1))
     # An axis is the same as its negative; a hole as wide as the spacing would be one and a half times the hexagonal one.
     assert nearest.max() < spacing
+
+
+def test_variants_are_what_nearly_is_a_symmetry():
+    for cell in ((79.1, 79.1, 37.9, 90, 90, 90), (38, 46, 55, 82, 77, 69), (62.8, 62.8, 111, 90, 90, 120)):
+        assert prepare_lattice(cell).variants.shape == (0, 3, 3)
+    nearly_tetragonal = prepare_lattice((60.0, 60.6, 77.0, 90.0, 90.0, 90.0))
+    assert len(nearly_tetragonal.variants) == 1
+    swapped = nearly_tetragonal.variants[0] @ nearly_tetragonal.reduced
+    np.testing.assert_allclose(np.linalg.norm(swapped, axis=1), [60.6, 60.0, 77.0])
+    # The 24 rotations of a cube in sets of 8, 4 and 6: that of the lattice itself is not among the variants.
+    assert len(prepare_lattice((60.0, 60.0, 60.6, 90.0, 90.0, 90.0)).variants) == 2
+    assert len(prepare_lattice((60.0, 60.5, 61.0, 90.0, 90.0, 90.0)).variants) == 5
+    assert len(prepare_lattice((66.0, 66.0, 80.0, 90.0, 90.0, 120.0), "H").variants) == 3
