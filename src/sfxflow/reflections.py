@@ -43,13 +43,21 @@ FRAMES = (
 
 CRYSTALS = (
     Column("frame", "i4", "", (), "row of `frames`"),
-    Column("reciprocal", "f8", "1/angstrom", (3, 3), "columns a*, b*, c* in the laboratory: q = reciprocal @ (h, k, l)"),
+    Column(
+        "reciprocal", "f8", "1/angstrom", (3, 3), "columns a*, b*, c* in the laboratory: q = reciprocal @ (h, k, l)"
+    ),
     Column("cell", "f4", "angstrom, degree", (6,), "a b c alpha beta gamma"),
     Column("profile_radius", "f4", "1/angstrom", (), "R0: width (sigma) of the excitation error at q = 0"),
     Column("mosaicity", "f4", "radian", (), "eta: sigma(q)^2 = R0^2 + (eta q)^2 + (bandwidth lambda q^2 / 2)^2"),
     Column("bandwidth", "f4", "", (), "relative sigma of the photon energy within the frame"),
     Column("shift", "f4", "metre", (2,), "of the pattern against the geometry, along x and y"),
-    Column("excess", "f4", "", (), "relative excess e of the camera length: rays are built with lambda (1 + e) and clen / (1 + e)"),
+    Column(
+        "excess",
+        "f4",
+        "",
+        (),
+        "relative excess e of the camera length: rays are built with lambda (1 + e) and clen / (1 + e)",
+    ),
     Column("n_peaks", "i4", "", (), "peaks that the lattice explains"),
     Column("log10_p", "f4", "", (), "significance: log10 of the chance that random peaks fit as well"),
     Column("rms_position", "f4", "pixel", (), "root mean square distance of the matched peaks from their predictions"),
@@ -63,7 +71,13 @@ REFLECTIONS = (
     Column("l", "i2", "", (), ""),
     Column("I", "f4", "detector unit", (), "background-subtracted sum, neither scaled nor corrected for anything"),
     Column("sigI", "f4", "detector unit", (), "standard uncertainty of I from counting statistics"),
-    Column("excitation_error", "f4", "1/angstrom", (), "k - |q + k z|, k = 1 / (lambda (1 + excess)): signed distance from the Ewald sphere"),
+    Column(
+        "excitation_error",
+        "f4",
+        "1/angstrom",
+        (),
+        "k - |q + k z|, k = 1 / (lambda (1 + excess)): signed distance from the Ewald sphere",
+    ),
     Column("polarisation", "f4", "", (), "polarisation factor: I / polarisation is the corrected intensity"),
     Column("fs", "f4", "pixel", (), "predicted position"),
     Column("ss", "f4", "pixel", (), "predicted position"),

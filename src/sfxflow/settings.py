@@ -53,9 +53,15 @@ class Integration:
     inner_radius: float = setting(3.0, "radius of the peak region, pixel", low=1)
     middle_radius: float = setting(4.0, "inner radius of the background ring, pixel", low=1)
     outer_radius: float = setting(6.0, "outer radius of the background ring, pixel", low=2)
-    max_excitation: float = setting(3.5, "reflections are predicted up to so many sigma(q) off the Ewald sphere", low=0.5)
-    d_min: float | None = setting(None, "highest resolution that is integrated, angstrom; none: the detector's edge", low=0)
-    polarisation_fraction: float = setting(0.99, "fraction of the beam that is polarised along the main direction", low=0, high=1)
+    max_excitation: float = setting(
+        3.5, "reflections are predicted up to so many sigma(q) off the Ewald sphere", low=0.5
+    )
+    d_min: float | None = setting(
+        None, "highest resolution that is integrated, angstrom; none: the detector's edge", low=0
+    )
+    polarisation_fraction: float = setting(
+        0.99, "fraction of the beam that is polarised along the main direction", low=0, high=1
+    )
     polarisation_angle: float = setting(0.0, "main direction of the electric field, degree from +x to +y")
     max_bad_frames: float = setting(0.5, "fraction of failed frames above which the job fails", low=0, high=1)
 
@@ -87,7 +93,9 @@ class FiguresOfMerit:
 class Export:
     """Files for other programs."""
 
-    free_fraction: float = setting(0.0, "fraction of reflections flagged free (FreeR_flag); 0: no flags", low=0, high=0.5)
+    free_fraction: float = setting(
+        0.0, "fraction of reflections flagged free (FreeR_flag); 0: no flags", low=0, high=0.5
+    )
 
 
 @dataclass(frozen=True)

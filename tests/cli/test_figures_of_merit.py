@@ -271,7 +271,10 @@ def test_missing_and_contradicting_input(capsys, tmp_path, out, cell):
         ([*hkl, "--cell", cell, "--point-group", "5/mmm"], "'5/mmm' is not a point group"),
         ([*hkl, "--cell", cell, "--merged", str(tmp_path / "none.h5")], "none.h5: can't be opened"),
         (["--merged", merged_file(tmp_path / "m.h5"), "--reference", hkl[1] + "x"], "a.hklx: can't be read"),
-        (["--merged", merged_file(tmp_path / "m.h5"), "--reference", "nowhere.mtz"], "nowhere.mtz: can't be read as MTZ"),
+        (
+            ["--merged", merged_file(tmp_path / "m.h5"), "--reference", "nowhere.mtz"],
+            "nowhere.mtz: can't be read as MTZ",
+        ),
         ([*arguments[2:], "--cell", cell, "--reference", hkl[1]], "give --hkl as well"),
     ]:
         assert message in failing(capsys, tmp_path, given, out)
