@@ -133,6 +133,9 @@ class _Indexer:
         self.settings = settings
         self.energy = self.handle["frames/photon_energy"][:]
         self.clen = self.handle["frames/clen"][:]
+        if not isinstance(detector.clen, str):
+            # A number in the geometry holds for all frames, whatever geometry the peaks were found with.
+            self.clen[:] = detector.clen
         self._block = (-1, None)
         self._inverses = (None, None)
 
