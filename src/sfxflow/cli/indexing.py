@@ -63,6 +63,9 @@ def run(args):
     cell = replace(cell, lattice_type=lattice_type, centering=centering, unique_axis=unique_axis)
     with open_chunk(args.peaks, "frames", PEAK_GROUP) as handle:
         frames = read_rows(handle["frames"])
+    if not isinstance(detector.clen, str):
+        # As in `_Indexer`: the file says which camera length the crystals belong to.
+        frames["clen"][np.isfinite(frames["clen"])] = detector.clen
     hits = [i for i, status in enumerate(frames["status"]) if status == Status.hit]
 
     setup = (args.peaks, detector, cell, settings)
