@@ -112,7 +112,7 @@ def write_frame_account(path, frames, provenance):
     """
     with written_whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
         handle.write(f"{_PROVENANCE}{provenance}\n")
-        writer = csv.writer(handle, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar=None, lineterminator="\n")
+        writer = csv.writer(handle, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None, lineterminator="\n")
         writer.writerow(COLUMNS)
         for row in zip(*(frames[name] for name in COLUMNS), strict=True):
             writer.writerow([_text(name, value) for name, value in zip(COLUMNS, row, strict=True)])
@@ -136,7 +136,7 @@ def read_frame_account(path):
     try:
         with open(path, newline="", encoding="utf-8") as handle:
             first = handle.readline()
-            rows = list(csv.reader(handle, delimiter="\t", quoting=csv.QUOTE_NONE))
+            rows = list(csv.reader(handle, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: the frame account can't be read ({error})") from None
     if not first.startswith(_PROVENANCE) or not rows or tuple(rows[0]) != COLUMNS:

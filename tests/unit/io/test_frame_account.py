@@ -129,3 +129,13 @@ def test_a_row_that_is_cut_off(tmp_path):
 def test_not_there(tmp_path):
     with pytest.raises(InputError, match="the frame account can't be read"):
         read_frame_account(tmp_path / "frames.tsv")
+
+
+def test_quotes_are_ordinary_characters(tmp_path):
+    message = 'dataset "/entry/data" is not there'
+    frames = dict(
+        zip(COLUMNS, ([0], ['the "best".h5'], [""], [Status.failed], [0], [0], [math.nan], [message]), strict=True)
+    )
+    write_frame_account(tmp_path / "frames.tsv", frames, "{}")
+    again, _ = read_frame_account(tmp_path / "frames.tsv")
+    assert (again["file"], again["message"]) == (['the "best".h5'], [message])
