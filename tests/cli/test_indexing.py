@@ -197,6 +197,18 @@ def test_a_camera_length_one_per_cent_wrong_is_told(demo, tmp_path):
     assert (frames["status"] == Status.indexed).sum() >= (before == Status.indexed).sum() - 1
 
 
+def test_a_photon_energy_in_the_geometry_holds(demo, tmp_path):
+    geometry = tmp_path / "fixed.geom"
+    text = Path(demo.geometry).read_text()
+    old = next(line for line in text.splitlines() if line.startswith("photon_energy ="))
+    geometry.write_text(text.replace(old, "photon_energy = 9595 eV"))
+    demo.ok("indexing", demo.peaks, tmp_path / "i.h5", "--geometry", geometry)
+    frames, crystals, _ = read(tmp_path / "i.h5")
+    np.testing.assert_allclose(frames["photon_energy"], 9595)
+    # 1 % more energy is 1 % less wavelength: the same positions belong to a cell that is 1 % smaller.
+    np.testing.assert_allclose(np.median(crystals["cell"][:, :3], axis=0) / [79.1, 79.1, 37.9], 0.99, atol=2e-3)
+
+
 def test_rhombohedral_crystals_on_hexagonal_axes(stages_of, tmp_path):
     """From frames to reflections with centring H: the engine and the simulator agree on which reflections there are."""
     folder = tmp_path / "r3"

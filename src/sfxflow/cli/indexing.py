@@ -63,9 +63,8 @@ def run(args):
     cell = replace(cell, lattice_type=lattice_type, centering=centering, unique_axis=unique_axis)
     with open_chunk(args.peaks, "frames", PEAK_GROUP) as handle:
         frames = read_rows(handle["frames"])
-    if not isinstance(detector.clen, str):
-        # As in `_Indexer`: the file says which camera length the crystals belong to.
-        frames["clen"][np.isfinite(frames["clen"])] = detector.clen
+    # The file says which photon energy and camera length the crystals belong to.
+    frames |= _beam_of_frames(detector, frames)
     hits = [i for i, status in enumerate(frames["status"]) if status == Status.hit]
 
     setup = (args.peaks, detector, cell, settings)
@@ -123,6 +122,17 @@ def _append(writer, rows):
         writer.append("crystals", {name: [row[name] for row in rows] for name in rows[0]})
 
 
+def _beam_of_frames(detector, frames):
+    """Photon energy and camera length of each frame that was read: a number in the geometry holds for all frames, whatever geometry the
+    peaks were found with."""
+    beam = {name: frames[name] for name in ("photon_energy", "clen")}
+    for name, values in beam.items():
+        given = getattr(detector, name)
+        if not isinstance(given, str):
+            values[np.isfinite(values)] = given
+    return beam
+
+
 class _Indexer:
     """What a worker needs: the peak file, the geometry and the target cell; in the second round the pooled profile."""
 
@@ -134,11 +144,8 @@ class _Indexer:
         self.pixel_size = options.pixel_size(self.arrays)
         self.target = prepare_target(cell)
         self.settings = settings
-        self.energy = self.handle["frames/photon_energy"][:]
-        self.clen = self.handle["frames/clen"][:]
-        if not isinstance(detector.clen, str):
-            # A number in the geometry holds for all frames, whatever geometry the peaks were found with.
-            self.clen[:] = detector.clen
+        beam = _beam_of_frames(detector, read_rows(self.handle["frames"], columns=("photon_energy", "clen")))
+        self.energy, self.clen = beam["photon_energy"], beam["clen"]
         self._block = (-1, None)
         self._inverses = (None, None)
 
