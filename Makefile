@@ -15,7 +15,7 @@ demo: .venv/installed
 	@python workflow/scripts/show_results.py
 
 test: .venv/installed-dev
-	python -m pytest
+	python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: .venv/installed-dev
 	ruff check $(CODE)
