@@ -40,6 +40,12 @@ def test_nearly_empty_data_are_called_so(thaumatin):
     assert "nearly empty" in page
 
 
+def test_the_report_says_where_its_numbers_came_from(thaumatin):
+    page = thaumatin.result("report/index.html").read_text()
+    for stage in ("peaks", "indexing", "integration", "frames", "merging", "figures_of_merit", "report"):
+        assert f"sfxflow {stage} --" in page
+
+
 def test_a_second_call_has_nothing_to_do(thaumatin):
     assert "Nothing to be done" in thaumatin.snakemake()
 

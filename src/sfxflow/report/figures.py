@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from sfxflow.report.markup import Html, element
 
@@ -186,6 +186,10 @@ def histogram(name, label, values, x_label, expected=None, logarithmic=False):
             axes.axvline(expected, color=ORANGE, linestyle="--", linewidth=1.2)
         if logarithmic:
             axes.set_xscale("log")
+            # Ticks within a decade too: scales of one data set often span less.
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         else:
             axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.ticklabel_format(axis="x", style="plain", useOffset=False)

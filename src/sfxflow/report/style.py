@@ -24,13 +24,13 @@ code { font: 0.86em/1.4 ui-monospace, "SFMono-Regular", Menlo, Consolas, "DejaVu
 .scroll:focus-visible { outline: 2px solid var(--accent); }
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-size: 0.9rem; padding-bottom: 0.3rem; overflow-wrap: anywhere; }
-th, td { padding: 0.22rem 0.7rem; vertical-align: top; border-bottom: 1px solid #ececec; text-align: left; }
+th, td { padding: 0.22rem 0.55rem; vertical-align: top; border-bottom: 1px solid #ececec; text-align: left; }
 thead th { vertical-align: bottom; border-bottom: 1.5px solid var(--ink); border-top: 1.5px solid var(--ink); font-weight: 600; }
 tbody tr:last-child > * { border-bottom: 1.5px solid var(--ink); }
 tfoot > tr > * { font-weight: 600; border-bottom: 1.5px solid var(--ink); }
 tbody th { font-weight: 400; white-space: nowrap; }
 .numbers td, .numbers thead th:not(:first-child) { text-align: right; white-space: nowrap; }
-.numbers thead th { white-space: normal; }
+.numbers thead th, .numbers thead th:not(:first-child) { white-space: normal; }
 .facts thead { display: none; }
 .facts tbody tr:first-child > * { border-top: 1.5px solid var(--ink); }
 .summary td { min-width: 9rem; }
