@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import warnings
 
 import gemmi
@@ -341,22 +340,6 @@ def test_bad_input_is_told_and_leaves_no_unmerged_file(capsys, tmp_path, chunks)
     (tmp_path / "m.h5").unlink()
     assert "m.h5: can't be opened" in failing(capsys, tmp_path, chunks)
     assert [path for path in tmp_path.rglob("*.part")] == []
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 64 kB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    try:
-        mounted = os.geteuid() == 0 and subprocess.run(command, capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        mounted = False
-    if not mounted:
-        pytest.skip("no permission to mount a small tmpfs")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("large", ["--mtz", "--unmerged", "--hkl"])
