@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 from numba import njit
+from table import Row, main
 
 from sfxflow.geometry import PanelArrays
 from sfxflow.integration.rings import integrate_rings
@@ -74,9 +75,10 @@ def simulate(shape, dtype, n_spots, rng):
     return frame, good, arrays
 
 
-def main():
+def measure():
+    """Peak search on blanks and on frames with 300 spots; ring integration."""
     rng = np.random.default_rng(1)
-    print("peak search        sum   blank (x sum)   300 spots  peaks   us a peak")
+    rows = []
     for shape, dtype in FRAMES:
         times, counts = [], []
         for n_spots in (0, 300):
@@ -88,19 +90,29 @@ def main():
         values = np.nan_to_num(frame).ravel()
         floor = milliseconds(lambda v=values: (plain_sum_of_reals if v.dtype.kind == "f" else plain_sum)(v))
         numpy_floor = milliseconds(values.sum)
-        each = 1000 * (times[1] - times[0]) / max(counts[1] - counts[0], 1)
-        print(
-            f"{shape[0] * shape[1] / 1e6:4.1f} Mpx {dtype:8s} {floor:5.2f} {times[0]:6.2f} ({times[0] / floor:4.1f}; "
-            f"{times[0] / numpy_floor:3.1f} of numpy's) {times[1]:6.2f} {counts[1]:6d} {each:8.1f}"
+        name = f"{shape[0] * shape[1] / 1e6:.1f} Mpx {dtype}"
+        rows.append(Row(f"{name}: a blank", "", times[0], "ms CPU"))
+        rows.append(Row(f"{name}: 300 spots", "", times[1], "ms CPU", None, f"{counts[1]} peaks"))
+        reach = 4 if dtype == "uint16" else None
+        rows.append(
+            Row(
+                f"{name}: a blank over a plain sum",
+                f"<= {reach}" if reach else "",
+                times[0] / floor,
+                "",
+                times[0] / floor <= reach if reach else None,
+                f"the sum takes {floor:.2f} ms; numpy's sum {numpy_floor:.2f} ms",
+            )
         )
-    print("ring integration")
     frame, good, arrays = simulate((4096, 512), "int16", 0, rng)
     for n in (250, 500):
         fs, ss = rng.uniform(8, 504, n), rng.uniform(8, 4088, n)
         panel = np.zeros(n, dtype=np.int64)
         arguments = (frame, good, (0, np.inf), arrays.bounds, fs, ss, panel, (3.0, 4.0, 6.0), 1.0)
-        print(f"{n:5d} reflections {milliseconds(lambda a=arguments: integrate_rings(*a)):6.2f}")
+        took = milliseconds(lambda a=arguments: integrate_rings(*a))
+        rows.append(Row(f"ring integration of {n} reflections", "", took, "ms CPU"))
+    return rows
 
 
 if __name__ == "__main__":
-    main()
+    main(measure)
