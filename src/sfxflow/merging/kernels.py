@@ -81,19 +81,21 @@ def _background(intensity, sigma, gain):
 @njit(cache=True, nogil=True)
 def merge_block(
     offsets, reflection, excitation, intensity, sigma, polarisation, azimuth, weight,
-    state, shape, active, half, q, current, curve, spread, numbers, sums,
+    state, shape, active, slot, q, current, curve, spread, numbers, sums,
 ):  # fmt: skip
     """Add a block's observations to the sums of the unique reflections.
 
     Parameters
     ----------
-    half : uint8, shape (n_crystals,)
+    slot : uint16, shape (n_crystals,)
+        The part of the data that each crystal belongs to, below n_slots / 2: its half set, or 2 group + half set.
     current : float64, shape (n_reflections,)
         Intensities that the variances are computed with.
-    sums : float64, shape (n_reflections, 4, 4)
-        Of the first and second half set, then the same of the Friedel mates: sum of g y / var, of g^2 / var, of y^2 / var, and n.
+    sums : float64, shape (n_reflections, n_slots, 4)
+        Of each part of the data, then the same of the Friedel mates: sum of g y / var, of g^2 / var, of y^2 / var, and n.
     """
     nodes, rows = curve.shape[1], curve.shape[0]
+    mates = sums.shape[1] // 2
     for c in range(len(offsets) - 1):
         if active[c] != 1:
             continue
@@ -119,7 +121,7 @@ def merge_block(
             level = max(current[h], 0.0)
             variance = _background(intensity[j], sigma[j], gain) + gain * g * level + uncertain * (base * level) ** 2
             w = weight[j] / (FULL_WEIGHT * variance)
-            own = sums[h, half[c] + 2 * (reflection[j] >= MINUS)]
+            own = sums[h, slot[c] + mates * (reflection[j] >= MINUS)]
             own[0] += w * g * intensity[j]
             own[1] += w * g * g
             own[2] += w * intensity[j] * intensity[j]

@@ -19,6 +19,8 @@ FEWEST_CRYSTALS_FOR_CURVE = 5
 _B_FROM, _CURVE_FROM, _GEOMETRY_FROM, _ROBUST_FROM, _AGREEMENT_FROM = 1, 1, 2, 3, 4
 #: Most steps of a crystal's fit in a cycle.
 _STEPS = 2
+#: Bytes that the sums of all threads together may take: fewer threads work where there are many reflections and groups.
+_SUMS_MEMORY = 512 << 20
 
 
 @dataclass
@@ -133,6 +135,7 @@ class _Run:
         self.current = np.zeros(len(self.q))
         self.prior = np.ones(len(self.q))
         self.sums = np.zeros((len(self.q), 4, 4))
+        self.apart = self.sums.reshape(len(self.q), 2, 1, 2, 4)
         self.total = self.sums.sum(axis=1)
 
     @property
@@ -172,20 +175,22 @@ class _Run:
             else:
                 self.curve = partiality.estimate_spread(curve_sums, self.curve)
 
-    def merge(self):
-        """Merge with the present scales, curve and weights."""
+    def merge(self, group=None, n_groups=1):
+        """Merge with the present scales, curve and weights; with `group` (of each crystal, from 0) also each group by itself."""
         numbers = self.numbers
+        slot = self.half.astype(np.uint16) if group is None else (2 * group + self.half).astype(np.uint16)
 
-        def work(block):
-            sums = np.zeros((len(self.q), 4, 4))
+        def work(block, sums):
             own = slice(block.first_crystal, block.first_crystal + len(block.offsets) - 1)
             kernels.merge_block(
                 block.offsets, *block.columns.values(), self.state[own], self.shape[own], self.active[own],
-                self.half[own], self.q, self.current, self.curve.values, self.curve.spread, numbers, sums,
+                slot[own], self.q, self.current, self.curve.values, self.curve.spread, numbers, sums,
             )  # fmt: skip
-            return sums
 
-        self.sums = self._added(work, np.zeros((len(self.q), 4, 4)))
+        sums = self._added(work, (len(self.q), 4 * n_groups, 4))
+        # mates, groups, half sets
+        self.apart = sums.reshape(len(self.q), 2, n_groups, 2, 4)
+        self.sums = sums if n_groups == 1 else self.apart.sum(axis=2).reshape(len(self.q), 4, 4)
         self.total = self.sums.sum(axis=1)
         information = self.total[:, 1]
         # `current` stays as it is: it belongs to the pass that made the sums
@@ -199,29 +204,36 @@ class _Run:
         total = scaling.known_of_mates(self.sums, self.settings.anomalous)
         precision = 1.0 / np.asarray(self.priors) ** 2
 
-        def work(block):
-            sums = np.zeros((partiality.N_RANGES, partiality.n_bins(self.curve.x_max), 4))
+        def work(block, sums):
             own = slice(block.first_crystal, block.first_crystal + len(block.offsets) - 1)
             kernels.fit_block(
                 block.offsets, *block.columns.values(), self.state[own], self.shape[own], self.active[own],
                 self.q, self.current, total, self.prior, self.curve.values, self.curve.slopes, self.curve.spread,
                 numbers, precision, fitted, steps, int(robust), self.quality[own], sums, edges,
             )  # fmt: skip
-            return sums
 
-        sums = self._added(work, np.zeros((partiality.N_RANGES, partiality.n_bins(self.curve.x_max), 4)))
+        sums = self._added(work, (partiality.N_RANGES, partiality.n_bins(self.curve.x_max), 4))
         if steps:
             information = self.total[:, 1] + 1 / self.prior**2
             self.current = (self.total[:, 0] + 1 / self.prior) / information
         return sums
 
-    def _added(self, work, total):
-        with ThreadPoolExecutor(self.threads) as pool:
-            # as many at a time as there are threads, so that sums don't pile up
-            for start in range(0, len(self.blocks), self.threads):
-                chosen = range(start, min(start + self.threads, len(self.blocks)))
-                for part in pool.map(lambda i: work(self.blocks[i]), chosen):
-                    total += part
+    def _added(self, work, shape):
+        """Sums of `shape` to which `work` has added each block: every thread fills its own, as many as fit into `_SUMS_MEMORY`."""
+        threads = max(1, min(self.threads, _SUMS_MEMORY // (8 * max(1, int(np.prod(shape))))))
+
+        def own_share(first):
+            sums = np.zeros(shape)
+            for i in range(first, len(self.blocks), threads):
+                work(self.blocks[i], sums)
+            return sums
+
+        if threads == 1:
+            return own_share(0)
+        with ThreadPoolExecutor(threads) as pool:
+            total, *others = pool.map(own_share, range(threads))
+        for part in others:
+            total += part
         return total
 
     def describe(self, cycle):
