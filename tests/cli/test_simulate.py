@@ -358,3 +358,17 @@ def test_help_lists_presets_and_defaults(capsys):
     assert status.value.code == 0
     text = capsys.readouterr().out
     assert "photon_counting" in text and "truth.hkl" in text and "KEY=VALUE" in text
+
+
+def test_a_wrong_geometry_is_written_beside_the_true_one(tmp_path, experiment, capsys):
+    assert simulate(tmp_path, "--set", "geometry_shift_x=3", "geometry_clen_error=0.01", n_frames=1) == 0
+    stated, true = read_geometry(tmp_path / "detector.geom"), read_geometry(tmp_path / "true.geom")
+    assert stated.clen == pytest.approx(1.01 * experiment.clen, rel=1e-12) and true.clen == experiment.clen
+    for wrong, right in zip(stated.panels, true.panels, strict=True):
+        np.testing.assert_allclose(np.subtract(wrong.origin, right.origin), (3e-4, 0, 0), atol=1e-12)
+    assert simulate(tmp_path, n_frames=1) == 0
+    assert not (tmp_path / "true.geom").exists(), "the truth of an earlier simulation is left"
+    capsys.readouterr()
+    assert simulate(tmp_path / "nexus", "--format", "nxmx", "--set", "geometry_shift_x=3", n_frames=1) != 0
+    assert "--format nxmx: a wrong geometry" in capsys.readouterr().err
+    assert not (tmp_path / "nexus").exists()

@@ -22,6 +22,7 @@ from sfxflow.io.geom_writer import write_geom
 from sfxflow.io.hkl import write_hkl
 from sfxflow.point_group import point_group_name
 from sfxflow.simulate.detector import DATA_PATH, ENERGY_PATH, MASK_PATH
+from sfxflow.simulate.geometry_errors import has_errors
 from sfxflow.units import wavelength
 
 FORMATS = ("cxi", "nxmx", "nxmx_links")
@@ -73,7 +74,8 @@ class SimulatedFiles:
     Raises
     ------
     InputError
-        The folder can't be made, or holds frames that this experiment would leave standing beside its own.
+        The folder can't be made, or holds frames that this experiment would leave standing beside its own; errors of the geometry in
+        another layout than CXI.
     """
 
     def __init__(
@@ -92,6 +94,8 @@ class SimulatedFiles:
         else:
             self._data_names = [f"data_{number + 1:06d}.h5" for number in range(n_files)]
         self._written, self._truth = [], []
+        if layout != "cxi" and has_errors(experiment):
+            raise InputError(f"--format {layout}: a wrong geometry (geometry_...) is written beside CXI frames only")
         self._make_folder()
 
     def _make_folder(self):
@@ -215,7 +219,7 @@ class SimulatedFiles:
         source["energy"] = energies * 1.602176634e-19
         source["energy"].attrs["units"] = "J"
         detector = handle.create_group("/entry_1/instrument_1/detector_1")
-        detector["distance"] = self.experiment.clen
+        detector["distance"] = self.experiment.stated_detector.clen
         detector["distance"].attrs["units"] = "m"
         for axis in "xy":
             detector[f"{axis}_pixel_size"] = self.experiment.pixel_size
@@ -266,7 +270,7 @@ class SimulatedFiles:
 
     def _write_detector(self, group):
         experiment = self.experiment
-        detector = experiment.detector
+        detector = experiment.stated_detector
         for axis in "xy":
             _quantity(group, f"{axis}_pixel_size", experiment.pixel_size, "m")
         _quantity(group, "distance", detector.clen, "m")
@@ -305,9 +309,13 @@ class SimulatedFiles:
         """Geometry, cell and truth; the table of the frames last: where it is, everything is."""
         experiment = self.experiment
         if self.layout == "cxi":
-            self._text("detector.geom", lambda path: write_geom(path, experiment.detector, self.provenance))
+            self._text("detector.geom", lambda path: write_geom(path, experiment.stated_detector, self.provenance))
         else:
             (self.folder / "detector.geom").unlink(missing_ok=True)
+        if has_errors(experiment):
+            self._text("true.geom", lambda path: write_geom(path, experiment.detector, self.provenance))
+        else:
+            (self.folder / "true.geom").unlink(missing_ok=True)
         self._text(
             f"{experiment.name}.cell",
             lambda path: write_cell(

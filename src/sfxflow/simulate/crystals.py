@@ -22,9 +22,9 @@ class Lattice:
     profile_radius : float
         R0, 1/angstrom.
     mosaicity : float
-        eta, radian.
+        eta, radian; 0 for the sphere, whose lattice points are alike at every q.
     block_tilts : ndarray, shape (n, 3, 3)
-        Rotations of the mosaic blocks against the crystal; only the identity for the Gaussian model.
+        Rotations of the mosaic blocks against the crystal; only the identity for the other models.
     """
 
     reciprocal: np.ndarray
@@ -156,6 +156,8 @@ def draw_lattice(cell, group, settings, mean_intensity, rng):
     b_factor = settings.b_spread * np.clip(rng.standard_normal(), -2.5, 2.5)
     profile_radius = settings.profile_radius * np.exp(settings.profile_spread * rng.standard_normal())
     mosaicity = settings.mosaicity * np.exp(settings.profile_spread * rng.standard_normal())
+    if settings.profile_model == "sphere":
+        mosaicity = 0.0
     blocks = settings.profile_model == "mosaic_blocks"
     tilts = block_tilts(settings.n_blocks, mosaicity, rng) if blocks else np.eye(3)[None]
     return Lattice(reciprocal, float(scale), float(b_factor), float(profile_radius), float(mosaicity), tilts)

@@ -8,7 +8,7 @@ import numpy as np
 
 from sfxflow.errors import InputError
 from sfxflow.settings import setting
-from sfxflow.simulate import detector, images, structure
+from sfxflow.simulate import detector, geometry_errors, images, structure
 from sfxflow.units import wavelength
 
 _LARGEST = {"int16": 32767, "uint16": 65535, "int32": 2147483647, "uint32": 4294967295, "float32": np.inf}
@@ -43,13 +43,13 @@ class Experiment:
 
     profile_model: str = setting(
         "gaussian",
-        "reciprocal lattice points: Gaussian in the excitation error, or blocks, each a sphere, tilted at random",
-        choices=("gaussian", "mosaic_blocks"),
+        "reciprocal lattice points: Gaussian in the excitation error, a sphere, or blocks, each a sphere, tilted at random",
+        choices=("gaussian", "sphere", "mosaic_blocks"),
     )
     profile_radius: float = setting(
-        5e-4, "median R0 (Gaussian: sigma; blocks: radius), 1/angstrom", low=1e-5, high=0.02
+        5e-4, "median R0 (Gaussian: sigma; sphere, blocks: radius), 1/angstrom", low=1e-5, high=0.02
     )
-    mosaicity: float = setting(5e-4, "median eta, radian", low=0, high=0.05)
+    mosaicity: float = setting(5e-4, "median eta, radian; a sphere has none", low=0, high=0.05)
     profile_spread: float = setting(0.25, "standard deviation of ln R0 and ln eta over crystals", low=0, high=1)
     n_blocks: int = setting(40, "mosaic blocks of a crystal", low=1, high=1000)
     photons: float = setting(300.0, "photons of a full reflection of mean F squared, median over crystals", low=0)
@@ -93,6 +93,16 @@ class Experiment:
     read_noise: float = setting(0.0, "standard deviation of a pixel without light, photon", low=0)
     saturation: float = setting(30000.0, "photons at which a pixel is full", low=1)
 
+    geometry_shift_x: float = setting(0.0, "error of the written geometry: all panels lie too far along x, pixel")
+    geometry_shift_y: float = setting(0.0, "the same along y, pixel")
+    geometry_clen_error: float = setting(0.0, "error of the written camera length, relative", low=-0.5, high=0.5)
+    geometry_panel_error: float = setting(
+        0.0, "standard deviation of the error of each panel's place in x and in y, mean zero, pixel", low=0, high=100
+    )
+    geometry_panel_rotation: float = setting(
+        0.0, "standard deviation of the error of each panel's rotation in its plane, mean zero, radian", low=0, high=0.5
+    )
+
     @property
     def cell_parameters(self):
         """(a, b, c, alpha, beta, gamma) in angstrom and degree."""
@@ -119,6 +129,11 @@ class Experiment:
     def detector(self):
         """The detector (sfxflow.geometry.Detector), exactly as it is in the simulation."""
         return detector.make_detector(self, self.rng("detector"))
+
+    @cached_property
+    def stated_detector(self):
+        """The detector as its files describe it (sfxflow.simulate.geometry_errors)."""
+        return geometry_errors.stated_detector(self.detector, self, self.rng("geometry errors"))
 
     @cached_property
     def planes(self):
@@ -166,4 +181,4 @@ class Experiment:
         return 1.0 / largest
 
 
-_PURPOSES = ("structure", "detector", "bad pixels", "frame", "noise", "spots")
+_PURPOSES = ("structure", "detector", "bad pixels", "frame", "noise", "spots", "geometry errors")

@@ -94,6 +94,11 @@ def _check_together(experiment):
             f"saturation: {experiment.saturation:g} photons of {experiment.adu_per_photon:g} are more than a pixel of type"
             f" {experiment.dtype} holds ({experiment.largest_value})"
         )
+    if not experiment.stacked and (experiment.geometry_panel_error or experiment.geometry_panel_rotation):
+        raise InputError(
+            "geometry_panel_error, geometry_panel_rotation: the modules are one panel; set stacked = true, or"
+            " geometry_shift_x, geometry_shift_y"
+        )
     rows, columns = experiment.panel_rows, experiment.panel_columns
     half_width = columns * (experiment.panel_fs + experiment.gap) / 2
     half_height = rows * (experiment.panel_ss + experiment.gap) / 2

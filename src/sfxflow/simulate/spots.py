@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 GAUSSIAN, BALL = 0, 1
-_MODELS = {"gaussian": GAUSSIAN, "mosaic_blocks": BALL}
+_MODELS = {"gaussian": GAUSSIAN, "sphere": BALL, "mosaic_blocks": BALL}
 #: Rays of a spot nearer to each other than this are drawn as one, pixel.
 _RAY_STEP = 0.25
 #: A Gaussian lattice point reaches so many sigma; what is left out is 6e-5 of the peak.
@@ -65,7 +65,7 @@ def trace(hkl, lattice, wavelengths, weights, mean_wavelength, planes, model):
         Angstrom.
     planes : sfxflow.simulate.detector.Planes
     model : str
-        'gaussian' or 'mosaic_blocks'.
+        'gaussian', 'sphere' or 'mosaic_blocks'.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def trace(hkl, lattice, wavelengths, weights, mean_wavelength, planes, model):
     -----
     Partiality of one ray at the excitation error e: 'gaussian' (R0/sigma) exp(-e^2 / 2 sigma^2) with
     sigma^2 = R0^2 + (eta q)^2, so that a wider lattice point is lower and the integral over e is the same for each reflection;
-    'mosaic_blocks' max(0, 1 - (e/R0)^2), the cross section of a sphere of radius R0, averaged over the tilted blocks.
+    'sphere' max(0, 1 - (e/R0)^2), the cross section of a sphere of radius R0; 'mosaic_blocks' the same, averaged over tilted blocks.
     """
     most_tilted = 0.0
     if model == "mosaic_blocks":

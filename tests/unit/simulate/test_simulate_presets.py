@@ -59,6 +59,11 @@ def test_large_scatters_to_its_resolution_without_running_into_the_next_spot():
         ("demo", {"saturation": 40000.0}, "saturation: 40000 photons of 1 are more than a pixel of type int16 holds"),
         ("demo", {"clen": 5.0, "beamstop": 3000.0}, "beamstop: no pixel is left"),
         ("demo", {"name": "a/b"}, "name: 'a/b'"),
+        (
+            "integrating",
+            {"geometry_panel_error": 0.5},
+            "geometry_panel_error, geometry_panel_rotation: the modules are one",
+        ),
     ],
 )
 def test_bad_settings_are_named(name, overrides, message):
