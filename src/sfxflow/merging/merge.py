@@ -23,6 +23,21 @@ _STEPS = 2
 _SUMS_MEMORY = 512 << 20
 
 
+@dataclass(frozen=True)
+class Parts:
+    """Groups of crystals that are merged apart.
+
+    Attributes
+    ----------
+    names : tuple of str
+    of_crystal : ndarray of int, shape (n_crystals,)
+        Number of each crystal's group in `names`; -1 for crystals of no group, which count for the whole only.
+    """
+
+    names: tuple
+    of_crystal: np.ndarray
+
+
 @dataclass
 class Merged:
     """Result of merging.
@@ -42,6 +57,8 @@ class Merged:
         The model used: empirical, gaussian or unity.
     summary : dict
         Numbers and remarks for the log and the file's attributes.
+    groups : dict of dict
+        Name of each group to its own `reflections`.
     """
 
     reflections: dict
@@ -49,9 +66,10 @@ class Merged:
     partiality: dict
     model: str
     summary: dict = field(default_factory=dict)
+    groups: dict = field(default_factory=dict)
 
 
-def merge_observations(crystals, reflections, cell, group, settings=None, d_min=None, threads=1):
+def merge_observations(crystals, reflections, cell, group, settings=None, d_min=None, threads=1, parts=None):
     """Scale and merge observations that are held in memory.
 
     Parameters
@@ -68,6 +86,7 @@ def merge_observations(crystals, reflections, cell, group, settings=None, d_min=
     d_min : float, optional
         Angstrom.
     threads : int
+    parts : Parts, optional
 
     Returns
     -------
@@ -76,10 +95,10 @@ def merge_observations(crystals, reflections, cell, group, settings=None, d_min=
     settings = settings or Merging()
     collector = Collector(cell, group, d_min, settings.max_excitation)
     block = collector.add(crystals, reflections, 0)
-    return merge_blocks([block] if len(block.offsets) > 1 else [], collector, settings, threads)
+    return merge_blocks([block] if len(block.offsets) > 1 else [], collector, settings, threads, parts=parts)
 
 
-def merge_blocks(blocks, collector, settings, threads=1, progress=None):
+def merge_blocks(blocks, collector, settings, threads=1, progress=None, parts=None):
     """Scale and merge blocks of observations.
 
     Parameters
@@ -92,6 +111,8 @@ def merge_blocks(blocks, collector, settings, threads=1, progress=None):
     threads : int
     progress : callable, optional
         Called with a line of text after each cycle.
+    parts : Parts, optional
+        Groups of crystals: all are scaled together, and each group is merged by itself as well.
 
     Returns
     -------
@@ -100,13 +121,18 @@ def merge_blocks(blocks, collector, settings, threads=1, progress=None):
     run = _Run(blocks, collector, settings, threads)
     if not (run.active == 1).any():
         found = "no lattice was found" if not len(run.state) else "no crystal has enough usable observations"
-        return run.result(found)
+        return run.result(found, parts)
     for cycle in range(settings.cycles):
         run.cycle(cycle)
         if progress:
             progress(run.describe(cycle))
-    run.merge()
-    return run.result()
+    if parts is None:
+        run.merge()
+    else:
+        # crystals of no group have a slot of their own, so that the slots add up to all
+        other = len(parts.names)
+        run.merge(np.where(parts.of_crystal < 0, other, parts.of_crystal), other + 1)
+    return run.result(parts=parts)
 
 
 class _Run:
@@ -245,10 +271,17 @@ class _Run:
             f"rotations by {1e3 * np.std(self.state[good, 3:5]):.3f} mrad"
         )
 
-    def result(self, remark=""):
+    def result(self, remark="", parts=None):
         """What was merged, for people and files."""
+        unit = ccp4_asymmetric_unit(self.hkl, self.collector.numbers.group)
+        # where nothing was merged, the sums have no slots of groups
+        groups = {name: min(g, self.apart.shape[2] - 1) for g, name in enumerate(parts.names if parts else ())}
         return Merged(
-            reflections=_reflections(self),
+            reflections=_reflections(self, self.sums, *unit),
+            groups={
+                name: _reflections(self, self.apart[:, :, g].reshape(self.sums.shape), *unit)
+                for name, g in groups.items()
+            },
             crystals=_crystals(self),
             partiality=self.curve.arrays() | {"reference_width": self.reference_width},
             model=self.model,
@@ -256,24 +289,24 @@ class _Run:
         )
 
 
-def _reflections(run):
-    n = run.total[:, 3].astype(np.int64)
-    keep = n >= max(run.settings.min_measurements, 1)
-    halves = run.sums[:, :2] + run.sums[:, 2:]
-    parts = {"": run.total, "_half1": halves[:, 0], "_half2": halves[:, 1]}
-    hkl, mate = ccp4_asymmetric_unit(run.hkl, run.collector.numbers.group)
+def _reflections(run, sums, hkl, mate):
+    """Columns of merged reflections from the sums (n, 4, 4) of half sets and mates; uncertainties as they are for all data."""
+    total = sums.sum(axis=1)
+    keep = np.rint(total[:, 3]) >= max(run.settings.min_measurements, 1)
+    halves = sums[:, :2] + sums[:, 2:]
+    parts = {"": total, "_half1": halves[:, 0], "_half2": halves[:, 1]}
     if run.settings.anomalous:
-        parts |= _friedel_mates(run.sums, mate)
+        parts |= _friedel_mates(sums, mate)
     factor = corrected_sigma(run.total, run.q)
     order = np.argsort(reflection_key(hkl), kind="stable")
     order = order[keep[order]]
     columns = {name: hkl[order, i] for i, name in enumerate("hkl")}
-    for name, sums in parts.items():
-        count = np.rint(sums[:, 3]).astype(np.int32)
-        there = (count > 0) & (sums[:, 1] > 0)
+    for name, part in parts.items():
+        count = np.rint(part[:, 3]).astype(np.int32)
+        there = (count > 0) & (part[:, 1] > 0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            intensity = np.where(there, sums[:, 0] / sums[:, 1], np.nan)
-            sigma = np.where(there, factor / np.sqrt(sums[:, 1]), np.nan)
+            intensity = np.where(there, part[:, 0] / part[:, 1], np.nan)
+            sigma = np.where(there, factor / np.sqrt(part[:, 1]), np.nan)
         columns[f"I{name}"], columns[f"sigI{name}"], columns[f"n{name}"] = intensity[order], sigma[order], count[order]
     return columns
 

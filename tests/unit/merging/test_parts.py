@@ -1,0 +1,109 @@
+"""Groups of crystals: scaled together, merged apart."""
+
+import numpy as np
+import pytest
+from observation_simulator import CELL, SPACE_GROUP, simulate
+
+from sfxflow.merging.merge import Parts, merge_blocks, merge_observations
+from sfxflow.merging.observations import Collector
+from sfxflow.settings import Merging
+from sfxflow.symmetry import reflection_key, space_group
+
+GROUP = space_group(SPACE_GROUP)
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    return simulate(90, seed=31, d_min=3.0)
+
+
+@pytest.fixture(scope="module")
+def split(simulated):
+    """Crystals by thirds: in the first group, in the second, in none."""
+    parts = Parts(("dark", "light"), np.arange(90) % 3 - 1)
+    return merge_observations(simulated.crystals, simulated.reflections, CELL, GROUP, Merging(), parts=parts)
+
+
+def rows_in(table, other):
+    keys = [reflection_key(np.stack([t[name] for name in "hkl"], axis=1)) for t in (table, other)]
+    return np.intersect1d(*keys, assume_unique=True, return_indices=True)[1:]
+
+
+def test_groups_change_nothing_of_the_whole(simulated, split):
+    whole = merge_observations(simulated.crystals, simulated.reflections, CELL, GROUP, Merging())
+    assert set(split.groups) == {"dark", "light"}
+    for name in ("h", "k", "l", "n", "n_half1"):
+        np.testing.assert_array_equal(split.reflections[name], whole.reflections[name])
+    for name in ("I", "sigI", "I_half1"):
+        np.testing.assert_allclose(split.reflections[name], whole.reflections[name], rtol=1e-12)
+
+
+def test_groups_are_weighted_means_of_their_crystals(simulated):
+    """Each group and the crystals of no group, each with one measurement at least, add up to the whole."""
+    settings = Merging(min_measurements=1)
+    parts = Parts(("a", "b", "rest"), np.arange(90) % 3)
+    merged = merge_observations(simulated.crystals, simulated.reflections, CELL, GROUP, settings, parts=parts)
+    whole = merged.reflections
+    n, weight, weighted = np.zeros((3, len(whole["I"])))
+    for table in merged.groups.values():
+        own, there = rows_in(table, whole)
+        n[there] += table["n"][own]
+        assert np.array_equal(table["n_half1"] + table["n_half2"], table["n"])
+        information = 1 / table["sigI"][own] ** 2
+        weight[there] += information
+        weighted[there] += information * table["I"][own]
+    np.testing.assert_array_equal(n, whole["n"])
+    np.testing.assert_allclose(weighted / weight, whole["I"], rtol=1e-9)
+    np.testing.assert_allclose(weight**-0.5, whole["sigI"], rtol=1e-9)
+
+
+def test_crystals_of_no_group_are_in_no_group(simulated, split):
+    parts = Parts(("rest", "dark", "light"), np.arange(90) % 3)
+    same = merge_observations(simulated.crystals, simulated.reflections, CELL, GROUP, Merging(), parts=parts)
+    for name in ("dark", "light"):
+        np.testing.assert_array_equal(same.groups[name]["I"], split.groups[name]["I"])
+    assert len(same.groups["rest"]["I"]) > 100
+
+
+def test_fewest_measurements_hold_for_each_group(split):
+    assert all(table["n"].min() == 2 for table in split.groups.values())
+
+
+def test_a_group_without_a_crystal_is_empty(simulated):
+    parts = Parts(("here", "nowhere"), np.zeros(90, int))
+    merged = merge_observations(
+        simulated.crystals, simulated.reflections, CELL, GROUP, Merging(cycles=2, anomalous=True), parts=parts
+    )
+    assert len(merged.groups["nowhere"]["I"]) == 0
+    assert merged.groups["nowhere"].keys() == merged.reflections.keys()
+    np.testing.assert_array_equal(merged.groups["here"]["n"], merged.reflections["n"])
+
+
+def test_groups_of_a_dataset_without_a_crystal():
+    merged = merge_blocks([], Collector(CELL, GROUP), Merging(), parts=Parts(("a", "b"), np.empty(0, int)))
+    assert [len(table["I"]) for table in merged.groups.values()] == [0, 0]
+
+
+def test_mates_stay_apart_within_groups(simulated):
+    parts = Parts(("dark", "light"), np.arange(90) % 2)
+    settings = Merging(anomalous=True, min_measurements=1)
+    merged = merge_observations(simulated.crystals, simulated.reflections, CELL, GROUP, settings, parts=parts)
+    total = np.zeros(len(merged.reflections["I"]))
+    for table in merged.groups.values():
+        own, there = rows_in(table, merged.reflections)
+        total[there] += table["n_plus"][own]
+    np.testing.assert_array_equal(total, merged.reflections["n_plus"])
+
+
+def test_threads_as_many_as_their_sums_fit(simulated, monkeypatch):
+    collector = Collector(CELL, GROUP)
+    blocks = [collector.add(simulated.crystals, simulated.reflections, 90 * i) for i in range(3)]
+    parts = Parts(("a", "b"), np.arange(270) % 2)
+    results = []
+    for memory in (1, 1 << 30):
+        monkeypatch.setattr("sfxflow.merging.merge._SUMS_MEMORY", memory)
+        for block in blocks:
+            block.columns["weight"][:] = 250
+        results.append(merge_blocks(blocks, collector, Merging(cycles=3), threads=3, parts=parts))
+    for name in parts.names:
+        np.testing.assert_allclose(results[0].groups[name]["I"], results[1].groups[name]["I"], rtol=1e-6)
