@@ -35,6 +35,13 @@ assert FULL_TURN >> _AZIMUTH_SHIFT == 1024
 _LEAST_BACKGROUND = 0.1
 #: The first scale is found from observations with at least so much of the curve's peak.
 _WELL_RECORDED = 0.2
+#: Rows of what the fit needs of the observations of one crystal: q^2, the derivatives of the excitation error with the rotations and
+#: with the energy, the excitation error as given, the intensity, what the others say of it, with its variance, the variance of
+#: the background, the gain, and the variance of the comparison.
+Q2, ABOUT_X, ABOUT_Y, ENERGY, EXCITATION, OBSERVED, MEAN, UNCERTAINTY, BACKGROUND, PHOTON, VARIANCE = range(
+    11
+)
+N_PACKED = 11
 #: Steps that can gain less of log likelihood than this are not taken.
 _SMALL_GAIN = 0.01
 #: Residuals beyond so many standard deviations lose weight (Cauchy); beyond the second number the observation is rejected.
@@ -129,13 +136,107 @@ def merge_block(
 
 
 @njit(cache=True, nogil=True)
-def _normal_equations(
-    rows_q2, turns, observed, moved, mean, variance, n, state, shape, curve, slope, numbers, precision, fitted, matrix, vector,
+def pack(
+    first, last, reflection, excitation, intensity, sigma, polarisation, azimuth, weight,
+    state, shape, counts, q, current, total, prior, curve, spread, numbers, packed, source,
 ):  # fmt: skip
-    """Cost of one crystal's parameters; fills the normal equations of a Gauss-Newton step.
+    """Pack what the fit needs of the observations `first` to `last` of one crystal, with its present parameters.
 
-    `turns` are the derivatives of the excitation error with the rotations and the energy, `moved` is the error at the start.
+    The intensity of a reflection without the observation itself is the posterior mean of a Gaussian with the merged sums as
+    likelihood and Wilson's distribution (mean and standard deviation `prior`) as prior: its error is then independent of the
+    observation and of the Berkson kind, which does not bias the scale.
+
+    Parameters
+    ----------
+    counts : bool
+        The crystal is part of the merged sums: its observations are taken out of them.
+    packed : float64, shape (N_PACKED, at least last - first)
+        Out.
+    source : int64, shape (at least last - first,)
+        Out: the row of each packed observation.
+
+    Returns
+    -------
+    n, used : int
+        Observations packed, and those within the curve.
+    above, below : float
+        Sums of the observed and of the expected of those that are well recorded.
     """
+    nodes, rows = curve.shape[1], curve.shape[0]
+    narrowing, scale = _factors(state, numbers)
+    n = 0
+    used = 0
+    above, below = 0.0, 0.0
+    for j in range(first, last):
+        h = reflection[j] & _NUMBER_MASK
+        q2 = q[h] * q[h]
+        narrowness, base = _narrowness_and_base(q2, state, shape, numbers, narrowing, scale)
+        turn = (int(azimuth[j]) + 32) >> _AZIMUTH_SHIFT & 1023
+        across = _across(q[h], q2, shape[3])
+        about_x, about_y, energy = -across * _SINE[turn], across * _COSINE[turn], -0.5 * shape[3] * q2
+        error = excitation[j] + about_x * state[3] + about_y * state[4] + energy * state[5]
+        gain = shape[4] * POLARISATION_UNIT / polarisation[j]
+        background = _background(intensity[j], sigma[j], gain)
+        height, uncertain = 0.0, 0.0
+        place = abs(error) * narrowness * numbers[0]
+        node = int(place)
+        row = min(int(q2 * numbers[1]), rows - 1)
+        if node < nodes - 1:
+            part = place - node
+            height = curve[row, node] + part * (curve[row, node + 1] - curve[row, node])
+            uncertain = spread[row, node] + part * (spread[row, node + 1] - spread[row, node])
+        g = base * height
+        own_a, own_b = 0.0, 0.0
+        if height > numbers[3] * curve[row, 0] and weight[j] > 0 and counts:
+            level = max(current[h], 0.0)
+            merged_variance = background + gain * g * level + uncertain * (base * level) ** 2
+            w = weight[j] / (FULL_WEIGHT * merged_variance)
+            own_a, own_b = w * g * intensity[j], w * g * g
+        known = 1.0 / (prior[h] * prior[h])
+        others = total[h, int(reflection[j] >= MINUS)]
+        information = max(others[1] - own_b, 0.0) + known
+        mean = max((others[0] - own_a + prior[h] * known) / information, 0.0)
+        square = mean * mean + 1.0 / information
+        packed[Q2, n] = q2
+        packed[ABOUT_X, n] = about_x
+        packed[ABOUT_Y, n] = about_y
+        packed[ENERGY, n] = energy
+        packed[EXCITATION, n] = excitation[j]
+        packed[OBSERVED, n] = intensity[j]
+        packed[MEAN, n] = mean
+        packed[UNCERTAINTY, n] = 1.0 / information
+        packed[BACKGROUND, n] = background
+        packed[PHOTON, n] = gain
+        packed[VARIANCE, n] = background + gain * g * mean + uncertain * base * base * square + g * g / information
+        source[n] = j
+        n += 1
+        if height > 0.0:
+            used += 1
+            if height > _WELL_RECORDED * curve[row, 0]:
+                # neither the strongest nor the tails: each reflection counts about the same
+                even = 1.0 / (g * mean + np.sqrt(background))
+                above += intensity[j] * even
+                below += g * mean * even
+    return n, used, above, below
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _excitation_error(packed, i, state):
+    return (
+        packed[EXCITATION, i]
+        + packed[ABOUT_X, i] * state[3]
+        + packed[ABOUT_Y, i] * state[4]
+        + packed[ENERGY, i] * state[5]
+    )
+
+
+@njit(cache=True, nogil=True)
+def normal_equations(packed, n, state, shape, curve, slope, numbers, precision, fitted, matrix, vector):
+    """Cost of one crystal's parameters; fills the normal equations of a Gauss-Newton step."""
+    rows_q2, excitation, observed, mean, variance = (
+        packed[Q2], packed[EXCITATION], packed[OBSERVED], packed[MEAN], packed[VARIANCE],
+    )  # fmt: skip
+    about_x, about_y, energy = packed[ABOUT_X], packed[ABOUT_Y], packed[ENERGY]
     nodes, rows = curve.shape[1], curve.shape[0]
     matrix[:] = 0.0
     vector[:] = 0.0
@@ -146,7 +247,7 @@ def _normal_equations(
     for i in range(n):
         q2 = rows_q2[i]
         narrowness, base = _narrowness_and_base(q2, state, shape, numbers, narrowing, scale)
-        x = (moved[i] + turns[i, 0] * state[3] + turns[i, 1] * state[4] + turns[i, 2] * state[5]) * narrowness
+        x = (excitation[i] + about_x[i] * state[3] + about_y[i] * state[4] + energy[i] * state[5]) * narrowness
         place = abs(x) * numbers[0]
         node = int(place)
         if node >= nodes - 1:
@@ -168,9 +269,9 @@ def _normal_equations(
             derivative[0] = full * height
             derivative[1] = -0.5 * q2 * full * height
             derivative[2] = -(numbers[4] * height + abs(x) * steep) * full
-            derivative[3] = toward * turns[i, 0]
-            derivative[4] = toward * turns[i, 1]
-            derivative[5] = toward * turns[i, 2]
+            derivative[3] = toward * about_x[i]
+            derivative[4] = toward * about_y[i]
+            derivative[5] = toward * energy[i]
             for a in range(N_PARAMETERS):
                 wd = w * derivative[a]
                 vector[a] += wd * residual
@@ -204,9 +305,7 @@ def _copy(source, target):
 
 
 @njit(cache=True, nogil=True)
-def _fit_crystal(
-    rows_q2, turns, observed, moved, mean, variance, n, state, shape, curve, slope, numbers, precision, fitted, steps, posterior,
-):  # fmt: skip
+def _fit_crystal(packed, n, state, shape, curve, slope, numbers, precision, fitted, steps, posterior):
     """Levenberg-Marquardt steps of one crystal; changes `state`, fills the posterior variances."""
     matrix = np.empty((N_PARAMETERS, N_PARAMETERS))
     vector = np.empty(N_PARAMETERS)
@@ -214,9 +313,7 @@ def _fit_crystal(
     new_vector = np.empty(N_PARAMETERS)
     trial = np.empty(N_PARAMETERS)
     step = np.empty((N_PARAMETERS, 1))
-    cost = _normal_equations(
-        rows_q2, turns, observed, moved, mean, variance, n, state, shape, curve, slope, numbers, precision, fitted, matrix, vector,
-    )  # fmt: skip
+    cost = normal_equations(packed, n, state, shape, curve, slope, numbers, precision, fitted, matrix, vector)
     damping = 1e-3
     for _ in range(steps):
         _copy(matrix, new_matrix)
@@ -232,10 +329,9 @@ def _fit_crystal(
         for a in range(N_PARAMETERS):
             trial[a] = state[a] + step[a, 0]
         trial[0] = min(max(trial[0], state[0] - 1.0), state[0] + 1.0)
-        new_cost = _normal_equations(
-            rows_q2, turns, observed, moved, mean, variance, n, trial, shape, curve, slope, numbers, precision, fitted,
-            new_matrix, new_vector,
-        )  # fmt: skip
+        new_cost = normal_equations(
+            packed, n, trial, shape, curve, slope, numbers, precision, fitted, new_matrix, new_vector
+        )
         if new_cost < cost:
             for a in range(N_PARAMETERS):
                 state[a], vector[a] = trial[a], new_vector[a]
@@ -258,9 +354,7 @@ def fit_block(
 ):  # fmt: skip
     """Fit the parameters of each crystal of a block to what all other observations say of its reflections.
 
-    The intensity of a reflection without the observation itself is the posterior mean of a Gaussian with the merged sums as
-    likelihood and Wilson's distribution (mean and standard deviation `prior`) as prior: its error is then independent of the
-    observation and of the Berkson kind, which does not bias the scale. Changes `state` and `weight` in place.
+    Changes `state` and `weight` in place; `pack` says what is compared with what.
 
     The gain of log likelihood compares the crystal's observations under what the others say of the reflections with the same
     under Wilson's distribution alone: it is positive for a crystal that agrees with the others, negative for a wrong lattice.
@@ -292,10 +386,7 @@ def fit_block(
     longest = 0
     for c in range(len(offsets) - 1):
         longest = max(longest, offsets[c + 1] - offsets[c])
-    # what the fit needs of each observation, packed
-    rows_q2, moved, mean, uncertainty = np.empty((4, longest))
-    observed, variance, background, photon = np.empty((4, longest))
-    turns = np.empty((longest, 3))
+    packed = np.empty((N_PACKED, longest))
     source = np.empty(longest, np.int64)
     n_bins = curve_sums.shape[1]
     bins_per_node = n_bins / (nodes - 1)
@@ -303,53 +394,10 @@ def fit_block(
         if not active[c]:
             continue
         own_state, own_shape = state[c], shape[c]
-        narrowing, scale = _factors(own_state, numbers)
-        n = 0
-        used = 0
-        ratio_above, ratio_below = 0.0, 0.0
-        for j in range(offsets[c], offsets[c + 1]):
-            h = reflection[j] & _NUMBER_MASK
-            q2 = q[h] * q[h]
-            narrowness, base = _narrowness_and_base(q2, own_state, own_shape, numbers, narrowing, scale)
-            turn = (int(azimuth[j]) + 32) >> _AZIMUTH_SHIFT & 1023
-            across = _across(q[h], q2, own_shape[3])
-            turns[n, 0] = -across * _SINE[turn]
-            turns[n, 1] = across * _COSINE[turn]
-            turns[n, 2] = -0.5 * own_shape[3] * q2
-            error = excitation[j] + turns[n, 0] * own_state[3] + turns[n, 1] * own_state[4] + turns[n, 2] * own_state[5]
-            gain = own_shape[4] * POLARISATION_UNIT / polarisation[j]
-            background[n] = _background(intensity[j], sigma[j], gain)
-            height, uncertain = 0.0, 0.0
-            place = abs(error) * narrowness * numbers[0]
-            node = int(place)
-            row = min(int(q2 * numbers[1]), rows - 1)
-            if node < nodes - 1:
-                part = place - node
-                height = curve[row, node] + part * (curve[row, node + 1] - curve[row, node])
-                uncertain = spread[row, node] + part * (spread[row, node + 1] - spread[row, node])
-            g = base * height
-            own_a, own_b = 0.0, 0.0
-            if height > numbers[3] * curve[row, 0] and weight[j] > 0 and active[c] == 1:
-                level = max(current[h], 0.0)
-                merged_variance = background[n] + gain * g * level + uncertain * (base * level) ** 2
-                w = weight[j] / (FULL_WEIGHT * merged_variance)
-                own_a, own_b = w * g * intensity[j], w * g * g
-            known = 1.0 / (prior[h] * prior[h])
-            others = total[h, int(reflection[j] >= MINUS)]
-            information = max(others[1] - own_b, 0.0) + known
-            mean[n] = max((others[0] - own_a + prior[h] * known) / information, 0.0)
-            uncertainty[n] = 1.0 / information
-            square = mean[n] * mean[n] + uncertainty[n]
-            variance[n] = background[n] + gain * g * mean[n] + uncertain * base * base * square + g * g * uncertainty[n]
-            rows_q2[n], moved[n], observed[n], photon[n], source[n] = q2, excitation[j], intensity[j], gain, j
-            n += 1
-            if height > 0.0:
-                used += 1
-                if height > _WELL_RECORDED * curve[row, 0]:
-                    # neither the strongest nor the tails: each reflection counts about the same
-                    even = 1.0 / (g * mean[n - 1] + np.sqrt(background[n - 1]))
-                    ratio_above += intensity[j] * even
-                    ratio_below += g * mean[n - 1] * even
+        n, used, ratio_above, ratio_below = pack(
+            offsets[c], offsets[c + 1], reflection, excitation, intensity, sigma, polarisation, azimuth, weight,
+            own_state, own_shape, active[c] == 1, q, current, total, prior, curve, spread, numbers, packed, source,
+        )  # fmt: skip
         quality[c, 0] = used
         if used < 3 or ratio_below <= 0.0:
             quality[c, 1:] = 0.0
@@ -358,16 +406,17 @@ def fit_block(
             own_state[0] += np.log(min(max(ratio_above / ratio_below, 1e-3), 1e3))
         else:
             _fit_crystal(
-                rows_q2, turns, observed, moved, mean, variance, n, own_state, own_shape, curve, slope, numbers,
-                precision, fitted, steps, quality[c, 4:],
-            )  # fmt: skip
+                packed, n, own_state, own_shape, curve, slope, numbers, precision, fitted, steps, quality[c, 4:]
+            )
         quality[c, 1:4] = 0.0
         narrowing, scale = _factors(own_state, numbers)
         product_alone, product_full, logarithms = 1.0, 1.0, 0.0
         for i in range(n):
-            q2 = rows_q2[i]
+            q2 = packed[Q2, i]
+            mean, uncertainty = packed[MEAN, i], packed[UNCERTAINTY, i]
+            observed, background, photon = packed[OBSERVED, i], packed[BACKGROUND, i], packed[PHOTON, i]
             narrowness, base = _narrowness_and_base(q2, own_state, own_shape, numbers, narrowing, scale)
-            error = moved[i] + turns[i, 0] * own_state[3] + turns[i, 1] * own_state[4] + turns[i, 2] * own_state[5]
+            error = _excitation_error(packed, i, own_state)
             place = abs(error) * narrowness * numbers[0]
             node = int(place)
             if node >= nodes - 1:
@@ -377,21 +426,21 @@ def fit_block(
             height = curve[row, node] + part * (curve[row, node + 1] - curve[row, node])
             uncertain = spread[row, node] + part * (spread[row, node + 1] - spread[row, node])
             g = base * height
-            square = mean[i] * mean[i] + uncertainty[i]
-            plain = background[i] + photon[i] * g * mean[i] + g * g * uncertainty[i]
+            square = mean * mean + uncertainty
+            plain = background + photon * g * mean + g * g * uncertainty
             full = plain + uncertain * base * base * square
-            residual = observed[i] - g * mean[i]
+            residual = observed - g * mean
             deviation = residual * residual / full
             w = 1.0 / (1.0 + deviation / (CAUCHY * CAUCHY))
             j = source[i]
             if robust:
                 weight[j] = 0 if deviation > REJECTED * REJECTED else max(1, int(FULL_WEIGHT * w + 0.5))
             inverse = 1.0 / full
-            quality[c, 1] += observed[i] * g * mean[i] * inverse
-            quality[c, 2] += (g * mean[i]) ** 2 * inverse
+            quality[c, 1] += observed * g * mean * inverse
+            quality[c, 2] += (g * mean) ** 2 * inverse
             usual = prior[reflection[j] & _NUMBER_MASK]
-            alone = background[i] + photon[i] * g * usual + (g * g + 2.0 * uncertain * base * base) * usual * usual
-            unexplained = (observed[i] - g * usual) ** 2 / alone
+            alone = background + photon * g * usual + (g * g + 2.0 * uncertain * base * base) * usual * usual
+            unexplained = (observed - g * usual) ** 2 / alone
             # log likelihoods: of the variance, and Cauchy's function of the residual as products
             product_alone *= 1.0 + unexplained / (CAUCHY * CAUCHY)
             product_full *= 1.0 + deviation / (CAUCHY * CAUCHY)
@@ -405,8 +454,8 @@ def fit_block(
             while k < len(row_edges) and q2 > row_edges[k]:
                 k += 1
             b = min(int(place * bins_per_node), n_bins - 1)
-            bm = base * mean[i]
-            curve_sums[k, b, 0] += observed[i] * bm * inverse
+            bm = base * mean
+            curve_sums[k, b, 0] += observed * bm * inverse
             curve_sums[k, b, 1] += bm * bm * inverse
             capped = min(residual * residual, CAUCHY * CAUCHY * full)
             strength = base * base * square * inverse
