@@ -26,7 +26,7 @@ from sfxflow.merging.observations import FULL_TURN, FULL_WEIGHT, MINUS, POLARISA
 from sfxflow.small_matrices import solve_in_place
 
 N_PARAMETERS = 6
-_NUMBER_MASK = np.uint32(MINUS - 1)
+NUMBER_MASK = np.uint32(MINUS - 1)
 _COSINE = np.cos(2 * np.pi * np.arange(1024) / 1024)
 _SINE = np.sin(2 * np.pi * np.arange(1024) / 1024)
 _AZIMUTH_SHIFT = 6
@@ -38,9 +38,7 @@ _WELL_RECORDED = 0.2
 #: Rows of what the fit needs of the observations of one crystal: q^2, the derivatives of the excitation error with the rotations and
 #: with the energy, the excitation error as given, the intensity, what the others say of it, with its variance, the variance of
 #: the background, the gain, and the variance of the comparison.
-Q2, ABOUT_X, ABOUT_Y, ENERGY, EXCITATION, OBSERVED, MEAN, UNCERTAINTY, BACKGROUND, PHOTON, VARIANCE = range(
-    11
-)
+Q2, ABOUT_X, ABOUT_Y, ENERGY, EXCITATION, OBSERVED, MEAN, UNCERTAINTY, BACKGROUND, PHOTON, VARIANCE = range(11)
 N_PACKED = 11
 #: Steps that can gain less of log likelihood than this are not taken.
 _SMALL_GAIN = 0.01
@@ -65,7 +63,7 @@ def _moved(excitation, azimuth, q, q2, state, wavelength):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _factors(state, numbers):
+def factors(state, numbers):
     """Of a crystal: the factor on 1/width, and its scale with all that does not depend on the observation."""
     return np.exp(-state[2]), np.exp(state[0]) * (numbers[2] if numbers[4] > 0.0 else 1.0)
 
@@ -107,10 +105,10 @@ def merge_block(
         if active[c] != 1:
             continue
         own_state, own_shape = state[c], shape[c]
-        narrowing, scale = _factors(own_state, numbers)
+        narrowing, scale = factors(own_state, numbers)
         photon = own_shape[4] * POLARISATION_UNIT
         for j in range(offsets[c], offsets[c + 1]):
-            h = reflection[j] & _NUMBER_MASK
+            h = reflection[j] & NUMBER_MASK
             q2 = q[h] * q[h]
             narrowness, base = _narrowness_and_base(q2, own_state, own_shape, numbers, narrowing, scale)
             place = abs(_moved(excitation[j], azimuth[j], q[h], q2, own_state, own_shape[3])) * narrowness * numbers[0]
@@ -163,12 +161,12 @@ def pack(
         Sums of the observed and of the expected of those that are well recorded.
     """
     nodes, rows = curve.shape[1], curve.shape[0]
-    narrowing, scale = _factors(state, numbers)
+    narrowing, scale = factors(state, numbers)
     n = 0
     used = 0
     above, below = 0.0, 0.0
     for j in range(first, last):
-        h = reflection[j] & _NUMBER_MASK
+        h = reflection[j] & NUMBER_MASK
         q2 = q[h] * q[h]
         narrowness, base = _narrowness_and_base(q2, state, shape, numbers, narrowing, scale)
         turn = (int(azimuth[j]) + 32) >> _AZIMUTH_SHIFT & 1023
@@ -230,53 +228,60 @@ def _excitation_error(packed, i, state):
     )
 
 
+@njit(cache=True, nogil=True, inline="always")
+def gradient(packed, i, state, shape, curve, slope, numbers, narrowing, scale, derivative):
+    """What a packed observation records of an intensity of 1, and its derivatives with the crystal's parameters.
+
+    Returns
+    -------
+    base, height : float
+        Their product is recorded; the height, from the curve, is -1 beyond the curve's end.
+    """
+    q2 = packed[Q2, i]
+    narrowness, base = _narrowness_and_base(q2, state, shape, numbers, narrowing, scale)
+    x = _excitation_error(packed, i, state) * narrowness
+    place = abs(x) * numbers[0]
+    node = int(place)
+    if node >= curve.shape[1] - 1:
+        return base, -1.0
+    row = min(int(q2 * numbers[1]), curve.shape[0] - 1)
+    part = place - node
+    height = curve[row, node] + part * (curve[row, node + 1] - curve[row, node])
+    steep = slope[row, node] + part * (slope[row, node + 1] - slope[row, node])
+    toward = steep * base * narrowness
+    if x < 0.0:
+        toward = -toward
+    derivative[0] = base * height
+    derivative[1] = -0.5 * q2 * base * height
+    derivative[2] = -(numbers[4] * height + abs(x) * steep) * base
+    derivative[3] = toward * packed[ABOUT_X, i]
+    derivative[4] = toward * packed[ABOUT_Y, i]
+    derivative[5] = toward * packed[ENERGY, i]
+    return base, height
+
+
 @njit(cache=True, nogil=True)
 def normal_equations(packed, n, state, shape, curve, slope, numbers, precision, fitted, matrix, vector):
     """Cost of one crystal's parameters; fills the normal equations of a Gauss-Newton step."""
-    rows_q2, excitation, observed, mean, variance = (
-        packed[Q2], packed[EXCITATION], packed[OBSERVED], packed[MEAN], packed[VARIANCE],
-    )  # fmt: skip
-    about_x, about_y, energy = packed[ABOUT_X], packed[ABOUT_Y], packed[ENERGY]
-    nodes, rows = curve.shape[1], curve.shape[0]
     matrix[:] = 0.0
     vector[:] = 0.0
     # the cost is a sum of logarithms: one logarithm of a product is quicker
     product, logarithms = 1.0, 0.0
-    narrowing, scale = _factors(state, numbers)
+    narrowing, scale = factors(state, numbers)
     derivative = np.zeros(N_PARAMETERS)
     for i in range(n):
-        q2 = rows_q2[i]
-        narrowness, base = _narrowness_and_base(q2, state, shape, numbers, narrowing, scale)
-        x = (excitation[i] + about_x[i] * state[3] + about_y[i] * state[4] + energy[i] * state[5]) * narrowness
-        place = abs(x) * numbers[0]
-        node = int(place)
-        if node >= nodes - 1:
-            scaled = observed[i] * observed[i] / (variance[i] * CAUCHY * CAUCHY)
-            product *= 1.0 + scaled
-        else:
-            row = min(int(q2 * numbers[1]), rows - 1)
-            part = place - node
-            height = curve[row, node] + part * (curve[row, node + 1] - curve[row, node])
-            steep = slope[row, node] + part * (slope[row, node + 1] - slope[row, node])
-            full = base * mean[i]
-            residual = observed[i] - full * height
-            scaled = residual * residual / (variance[i] * CAUCHY * CAUCHY)
-            product *= 1.0 + scaled
-            w = 1.0 / (variance[i] * (1.0 + scaled))
-            toward = steep * full * narrowness
-            if x < 0.0:
-                toward = -toward
-            derivative[0] = full * height
-            derivative[1] = -0.5 * q2 * full * height
-            derivative[2] = -(numbers[4] * height + abs(x) * steep) * full
-            derivative[3] = toward * about_x[i]
-            derivative[4] = toward * about_y[i]
-            derivative[5] = toward * energy[i]
+        base, height = gradient(packed, i, state, shape, curve, slope, numbers, narrowing, scale, derivative)
+        mean, variance = packed[MEAN, i], packed[VARIANCE, i]
+        residual = packed[OBSERVED, i] - base * max(height, 0.0) * mean
+        scaled = residual * residual / (variance * CAUCHY * CAUCHY)
+        product *= 1.0 + scaled
+        if height >= 0.0:
+            w = mean / (variance * (1.0 + scaled))
             for a in range(N_PARAMETERS):
                 wd = w * derivative[a]
                 vector[a] += wd * residual
                 for b in range(a + 1):
-                    matrix[a, b] += wd * derivative[b]
+                    matrix[a, b] += mean * wd * derivative[b]
         if product > 1e200:
             logarithms += np.log(product)
             product = 1.0
@@ -409,7 +414,7 @@ def fit_block(
                 packed, n, own_state, own_shape, curve, slope, numbers, precision, fitted, steps, quality[c, 4:]
             )
         quality[c, 1:4] = 0.0
-        narrowing, scale = _factors(own_state, numbers)
+        narrowing, scale = factors(own_state, numbers)
         product_alone, product_full, logarithms = 1.0, 1.0, 0.0
         for i in range(n):
             q2 = packed[Q2, i]
@@ -438,7 +443,7 @@ def fit_block(
             inverse = 1.0 / full
             quality[c, 1] += observed * g * mean * inverse
             quality[c, 2] += (g * mean) ** 2 * inverse
-            usual = prior[reflection[j] & _NUMBER_MASK]
+            usual = prior[reflection[j] & NUMBER_MASK]
             alone = background + photon * g * usual + (g * g + 2.0 * uncertain * base * base) * usual * usual
             unexplained = (observed - g * usual) ** 2 / alone
             # log likelihoods: of the variance, and Cauchy's function of the residual as products
