@@ -28,6 +28,7 @@ COMMANDS = {
     "indexing": "index the peaks with a known cell",
     "integration": "predict and integrate reflections",
     "frames": "gather the frame account of a run",
+    "split": "say which frames are merged apart",
     "merging": "scale and merge",
     "figures_of_merit": "figures of merit, by shell and overall",
     "export": "write MTZ and HKL files",
