@@ -2,17 +2,21 @@
 
 Scales, partialities, widths and orientations of the crystals are estimated from the data themselves (docs/merging.md). A dataset
 without a single lattice gives a merged file without reflections and a warning, so that the report can show it.
+
+With --groups (a table of `sfxflow split`) all crystals are scaled together and each group is merged by itself as well.
 """
 
 import numpy as np
 
 from sfxflow.errors import InputError
+from sfxflow.groups import NO_GROUP, value_text
 from sfxflow.io.cell_file import check_cell, read_cell
 from sfxflow.io.files import provenance_json
-from sfxflow.io.merged import write_merged
+from sfxflow.io.merged import MergedGroups, write_merged
 from sfxflow.io.shards import Shards
+from sfxflow.io.splits import read_split, shown
 from sfxflow.io.table import open_chunk, read_rows
-from sfxflow.merging.merge import FEWEST_CRYSTALS_FOR_CURVE, merge_blocks
+from sfxflow.merging.merge import FEWEST_CRYSTALS_FOR_CURVE, Parts, merge_blocks
 from sfxflow.merging.observations import Collector
 from sfxflow.settings import settings_from_json
 from sfxflow.symmetry import space_group
@@ -32,6 +36,7 @@ def add_arguments(parser):
     parser.add_argument("--cell", required=True, metavar="FILE", help="unit cell (.cell)")
     parser.add_argument("--space-group", required=True, metavar="NAME", help="for example P43212 or 96")
     parser.add_argument("--d-min", nargs="?", type=float, metavar="D", help="highest resolution to merge, angstrom")
+    parser.add_argument("--groups", nargs="?", metavar="TSV", help="table of the groups that are merged apart")
     parser.add_argument(
         "--settings", default="", metavar="JSON", help="settings of the stage; the defaults where not given"
     )
@@ -47,24 +52,31 @@ def run(args):
     check_cell(cell, group, args.cell)
     if args.d_min is not None and not args.d_min > 0:
         raise InputError(f"--d-min {args.d_min}: a resolution in angstrom above 0 is expected")
+    split = read_split(args.groups) if args.groups else None
     collector = Collector(cell.parameters, group, args.d_min, settings.max_excitation)
     with Shards(args.output) as shards:
-        origin, mean_wavelength = _collect(args.integrated, cell, collector, shards)
+        origin, mean_wavelength, own_group = _collect(args.integrated, cell, collector, shards, split)
         print(
             f"{args.dataset}: {len(origin['chunk'])} crystals in {len(args.integrated)} files, "
             f"{collector.n_observations} observations of {len(collector.numbers)} reflections"
         )
         if collector.n_read and not collector.n_observations:
             raise InputError(_nothing_left(args, collector, settings))
-        merged = merge_blocks(shards, collector, settings, args.threads, progress=lambda line: print(line, flush=True))
+        parts = Parts(split.groups.names, own_group) if split else None
+        merged = merge_blocks(
+            shards, collector, settings, args.threads, progress=lambda line: print(line, flush=True), parts=parts
+        )
     _report(args, settings, merged)
+    groups = _merged_groups(args, split, own_group, merged) if split else None
     crystals = {
         name: merged.crystals[name] for name in ("scale", "B", "width", "n_observations", "n_rejected", "status")
     }
     # of the crystals as well, but not in the columns that every merger has
     more = {f"crystal_{name}": merged.crystals[name] for name in ("rotation", "energy", "half")}
+    if split:
+        more["crystal_group"] = own_group
     attrs = {
-        "provenance": provenance_json(vars(settings), [*args.integrated, args.cell]),
+        "provenance": provenance_json(vars(settings), [*args.integrated, args.cell, *([args.groups] if split else [])]),
         "dataset": args.dataset,
         "space_group": group.xhm(),
         "cell": cell.parameters,
@@ -74,13 +86,13 @@ def run(args):
         "partiality_model": merged.model,
         **{name: value for name, value in merged.summary.items() if isinstance(value, str | int | float)},
     }
-    write_merged(args.output, merged.reflections, origin | crystals, merged.partiality | more, attrs)
+    write_merged(args.output, merged.reflections, origin | crystals, merged.partiality | more, attrs, groups)
 
 
-def _collect(paths, cell, collector, shards):
-    """All chunk files into shards; the origin (chunk, crystal) of each crystal, and the mean wavelength."""
-    chunk, row, wavelengths = [], [], []
-    n_crystals = 0
+def _collect(paths, cell, collector, shards, split):
+    """All chunk files into shards; of each crystal the origin (chunk, crystal) and the group, and the mean wavelength."""
+    chunk, row, wavelengths, groups = [], [], [], [np.empty(0, int)]
+    n_crystals = n_known = 0
     for number, path in enumerate(paths):
         with open_chunk(path) as handle:
             missing = [name for name in ("frames", "crystals", "reflections") if name not in handle]
@@ -94,6 +106,11 @@ def _collect(paths, cell, collector, shards):
                 crystals = read_rows(handle["crystals"], columns=_CRYSTAL_COLUMNS)
                 crystals["photon_energy"] = energy[crystals["frame"]]
                 _check_crystals(path, crystals, cell)
+                if split:
+                    frames = read_rows(handle["frames"], columns=("file", "event"))
+                    numbers, known = split.numbers(*([frames[name][i] for i in crystals["frame"]] for name in frames))
+                    groups.append(numbers)
+                    n_known += known.sum()
                 for first, last, reflections in _pieces(path, handle["reflections"], len(crystals["frame"])):
                     part = {name: values[first:last] for name, values in crystals.items()}
                     shards.append(collector.add(part, reflections, n_crystals + first))
@@ -104,8 +121,22 @@ def _collect(paths, cell, collector, shards):
         chunk.append(np.full(n, number))
         row.append(np.arange(n))
         wavelengths.append(wavelength(crystals["photon_energy"]))
+    if split and n_known < n_crystals:
+        _tell_unknown(split, n_crystals, n_known)
     origin = {"chunk": np.concatenate(chunk), "crystal": np.concatenate(row)}
-    return origin, float(np.mean(np.concatenate(wavelengths))) if n_crystals else float("nan")
+    mean = float(np.mean(np.concatenate(wavelengths))) if n_crystals else float("nan")
+    return origin, mean, np.concatenate(groups)
+
+
+def _tell_unknown(split, n_crystals, n_known):
+    if not n_known:
+        raise InputError(
+            f"{split.path}: has none of the frames of {n_crystals} crystals: it is the table of another dataset, or the frame files "
+            "were renamed; remove it and run again"
+        )
+    print(
+        f"WARNING: {n_crystals - n_known} of {n_crystals} crystals are on frames that {split.path} does not have: no group"
+    )
 
 
 def _pieces(path, group, n_crystals):
@@ -149,6 +180,23 @@ def _nothing_left(args, collector, settings):
         f"width, {collector.n_absent} of reflections that {args.space_group} makes absent, the others beyond "
         f"max_excitation = {settings.max_excitation} widths or d_min"
     )
+
+
+def _merged_groups(args, split, own_group, merged):
+    """The groups for the file; prints how many crystals and reflections each has."""
+    used = np.array([status == "merged" for status in merged.crystals["status"]], bool)
+    n_crystals = {name: int(np.sum(used & (own_group == g))) for g, name in enumerate(split.groups.names)}
+    for name, table in merged.groups.items():
+        print(f"group {name}: {n_crystals[name]} crystals merged: {len(table['I'])} reflections")
+    if n := int(np.sum(used & (own_group == NO_GROUP))):
+        print(f"WARNING: {n} of {used.sum()} crystals belong to no group and are merged with the whole only")
+    for name in (name for name, count in n_crystals.items() if not count):
+        wanted = value_text(split.groups.definitions[name])
+        print(
+            f"WARNING: group {name} of {args.dataset} is empty: none of {used.sum()} crystals has the value {wanted} in "
+            f"{split.groups.by}; the table {split.path} has {shown(split.values)}"
+        )
+    return MergedGroups(split.groups.by, split.groups.reference, merged.groups, n_crystals)
 
 
 def _report(args, settings, merged):

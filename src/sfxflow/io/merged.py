@@ -2,9 +2,13 @@
 
 Attributes of the file: format, provenance (JSON), dataset, space_group (H-M name), cell (a b c alpha beta gamma in angstrom and
 degree), wavelength (angstrom, the mean), anomalous (bool), integrated (the chunk files, in the order that `crystals/chunk` counts).
+Where the dataset is split, groups/ holds a table as merged/ for each group with the attribute n_crystals; the attributes of groups/ are
+names (JSON, in order), by and reference.
 """
 
+import json
 import os
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -66,7 +70,28 @@ CRYSTALS = (
 )
 
 
-def write_merged(path, merged, crystals, partiality, attrs):
+class MergedGroups(NamedTuple):
+    """Groups of crystals that were merged apart.
+
+    Attributes
+    ----------
+    by : str
+        What the dataset was split by.
+    reference : str
+        The group that is subtracted from the others.
+    tables : dict of dict
+        Name of each group to columns as in merged/.
+    n_crystals : dict of int
+        Crystals merged of each group.
+    """
+
+    by: str
+    reference: str
+    tables: dict
+    n_crystals: dict
+
+
+def write_merged(path, merged, crystals, partiality, attrs, groups=None):
     """Write a merged file, whole or not at all.
 
     Parameters
@@ -83,6 +108,8 @@ def write_merged(path, merged, crystals, partiality, attrs):
         those that the export knows.
     attrs : dict
         provenance, dataset, space_group, cell, wavelength, anomalous and integrated; more are kept.
+    groups : MergedGroups, optional
+        What is merged apart, where the dataset is split.
     """
     columns = MERGED + (ANOMALOUS if attrs["anomalous"] else ())
     required = {"provenance", "dataset", "space_group", "cell", "wavelength", "anomalous", "integrated"}
@@ -97,6 +124,13 @@ def write_merged(path, merged, crystals, partiality, attrs):
         group = handle.create_group("partiality")
         for name, values in partiality.items():
             group[name] = values
+        if groups is not None:
+            of_groups = handle.create_group("groups")
+            of_groups.attrs["names"] = json.dumps(list(groups.tables))
+            of_groups.attrs["by"], of_groups.attrs["reference"] = groups.by, groups.reference
+            for name, table in groups.tables.items():
+                _write_table(handle, f"groups/{name}", table, columns)
+                of_groups[name].attrs["n_crystals"] = groups.n_crystals[name]
 
 
 def _write_table(handle, name, rows, columns):
@@ -136,13 +170,7 @@ def read_merged(path):
     InputError
         The file is not there, not HDF5, not a merged file or incomplete.
     """
-    try:
-        handle = h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(f"{path}: can't be opened as HDF5 ({error})") from None
-    with handle:
-        if handle.attrs.get("format") != FORMAT:
-            raise InputError(f"{path}: is not a merged file of sfxflow ({FORMAT!r} expected); remove it and run again")
+    with _opened(path) as handle:
         try:
             attrs = {name: _plain(value) for name, value in handle.attrs.items() if name != "format"}
             attrs["cell"] = tuple(float(value) for value in attrs["cell"])
@@ -153,6 +181,52 @@ def read_merged(path):
         except (KeyError, OSError) as error:
             raise InputError(f"{path}: incomplete or damaged ({error}); remove it and run again") from None
     return merged, crystals, partiality, attrs
+
+
+def read_groups(path, *names):
+    """Some groups of a merged file, or all.
+
+    Parameters
+    ----------
+    path : path
+    *names : str
+        All groups if none is given.
+
+    Returns
+    -------
+    MergedGroups
+
+    Raises
+    ------
+    InputError
+        The file holds no groups or not these, or `read_merged` would fail.
+    """
+    with _opened(path) as handle:
+        if "groups" not in handle:
+            raise InputError(f"{path}: holds no groups: the dataset was not split when it was merged")
+        try:
+            group = handle["groups"]
+            known = json.loads(group.attrs["names"])
+            if unknown := [name for name in names if name not in known]:
+                raise InputError(f"{path}: has no group {unknown[0]}; its groups are {', '.join(known)}")
+            columns = MERGED + (ANOMALOUS if handle.attrs["anomalous"] else ())
+            chosen = names or known
+            tables = {name: _read_table(group[name], columns) for name in chosen}
+            n_crystals = {name: int(group[name].attrs["n_crystals"]) for name in chosen}
+            return MergedGroups(str(group.attrs["by"]), str(group.attrs["reference"]), tables, n_crystals)
+        except (KeyError, OSError, ValueError) as error:
+            raise InputError(f"{path}: incomplete or damaged ({error}); remove it and run again") from None
+
+
+def _opened(path):
+    try:
+        handle = h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(f"{path}: can't be opened as HDF5 ({error})") from None
+    if handle.attrs.get("format") != FORMAT:
+        handle.close()
+        raise InputError(f"{path}: is not a merged file of sfxflow ({FORMAT!r} expected); remove it and run again")
+    return handle
 
 
 def _plain(value):
