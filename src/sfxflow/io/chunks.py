@@ -1,7 +1,7 @@
 """Fast reading of two-dimensional parts of HDF5 datasets.
 
-HDF5's own gzip and shuffle filters take most of the time that reading a frame costs. Where a dataset has these filters, its chunks
-are taken as they are, inflated by the ISA-L library and unshuffled straight into the frame; any other layout, and anything
+HDF5's own filters take most of the time that reading a frame costs. Where a dataset is compressed with gzip, LZ4 or bitshuffle/LZ4, its
+chunks are taken as they are and decoded in this process, bitshuffled ones straight into the frame; any other layout, and anything
 unexpected, goes through h5py.
 """
 
@@ -12,12 +12,18 @@ import h5py
 import numpy as np
 from numba import njit
 
+from sfxflow.io import lz4_chunks
+
 try:
     from isal import isal_zlib
 except ImportError:  # no wheel for this platform: slower, the same result
     isal_zlib = zlib
 
 _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+
+#: Numbers of HDF5's filters, and bitshuffle's number for LZ4.
+_GZIP, _SHUFFLE, _LZ4, _BITSHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, 32004, 32008
+_BITSHUFFLE_LZ4 = 2
 
 
 class PlaneReader:
@@ -35,9 +41,9 @@ class PlaneReader:
         self.dtype = dataset.dtype.newbyteorder("=")
         self._axis_ss, self._axis_fs = dims.index("ss"), dims.index("fs")
         self._leading = [axis for axis in range(len(dims)) if axis not in (self._axis_ss, self._axis_fs)]
-        self._shuffled = bool(dataset.shuffle)
-        self._fast = _is_plain_gzip(dataset) and (self._axis_ss, self._axis_fs) == (dataset.ndim - 2, dataset.ndim - 1)
-        self._inflated = (None, None)
+        rows_last = (self._axis_ss, self._axis_fs) == (dataset.ndim - 2, dataset.ndim - 1)
+        self._filters = _direct_filters(dataset) if rows_last else None
+        self._decoded = (None, None)
 
     def read(self, leading, out):
         """Read the plane at indices `leading` of the other dimensions into `out`, from its first row and column on.
@@ -53,7 +59,7 @@ class PlaneReader:
         OSError
             HDF5 can't read or decompress it.
         """
-        if self._fast and out.dtype == self.dtype:
+        if self._filters and out.dtype == self.dtype:
             try:
                 self._read_chunks(tuple(leading), out)
                 return
@@ -67,6 +73,9 @@ class PlaneReader:
             where[axis] = index
         where[self._axis_ss] = slice(0, out.shape[0])
         where[self._axis_fs] = slice(0, out.shape[1])
+        if self._axis_ss < self._axis_fs and out.dtype == self.dtype and out.flags.c_contiguous and out.size:
+            self.dataset.read_direct(out, tuple(where))
+            return
         plane = self.dataset[tuple(where)]
         out[...] = plane if self._axis_ss < self._axis_fs else plane.T
 
@@ -77,42 +86,76 @@ class PlaneReader:
         for i, c in zip(leading, chunk_leading, strict=True):
             within = within * c + i % c
         for row, column in itertools.product(range(0, out.shape[0], chunk_rows), range(0, out.shape[1], chunk_columns)):
-            chunk = self._chunk((*corner, row, column))
             part = out[row : row + chunk_rows, column : column + chunk_columns]
-            if self._shuffled and self.dtype.itemsize > 1:
+            offset = (*corner, row, column)
+            if (
+                self._filters == (_BITSHUFFLE,)
+                and part.flags.c_contiguous
+                and part.size == np.prod(self.dataset.chunks)
+            ):
+                values = part.reshape(-1).view(_UNSIGNED[self.dtype.itemsize])
+                lz4_chunks.decode_bitshuffled(self._raw_chunk(offset), values)
+                continue
+            chunk = self._chunk(offset)
+            if _SHUFFLE in self._filters and self.dtype.itemsize > 1:
                 unshuffle_plane(chunk, within, chunk_rows, chunk_columns, part.view(_UNSIGNED[self.dtype.itemsize]))
             else:
                 planes = chunk.view(self.dtype).reshape(-1, chunk_rows, chunk_columns)
                 part[...] = planes[within, : part.shape[0], : part.shape[1]]
 
-    def _chunk(self, offset):
-        """The inflated bytes of a chunk; the last one is kept, for chunks that hold several planes."""
-        if self._inflated[0] == offset:
-            return self._inflated[1]
-        skipped_filters, compressed = self.dataset.id.read_direct_chunk(offset)
+    def _raw_chunk(self, offset):
+        """The bytes of a chunk as they lie in the file."""
+        skipped_filters, raw = self.dataset.id.read_direct_chunk(offset)
         if skipped_filters:
             raise ValueError("a chunk without some of the dataset's filters")
-        size = int(np.prod(self.dataset.chunks)) * self.dtype.itemsize
-        inflated = np.frombuffer(isal_zlib.decompress(compressed, 15, size), dtype=np.uint8)
-        if inflated.size != size:
-            raise ValueError("a chunk of the wrong size")
+        return np.frombuffer(raw, dtype=np.uint8)
+
+    def _chunk(self, offset):
+        """The decompressed bytes of a chunk; the last one is kept, for chunks that hold several planes."""
+        if self._decoded[0] == offset:
+            return self._decoded[1]
+        raw = self._raw_chunk(offset)
+        n_values = int(np.prod(self.dataset.chunks))
+        size = n_values * self.dtype.itemsize
+        if _GZIP in self._filters:
+            decoded = np.frombuffer(isal_zlib.decompress(raw, 15, size), dtype=np.uint8)
+            if decoded.size != size:
+                raise ValueError("a chunk of the wrong size")
+        else:
+            decoded = np.empty(size, dtype=np.uint8)
+            if _BITSHUFFLE in self._filters:
+                lz4_chunks.decode_bitshuffled(raw, decoded.view(_UNSIGNED[self.dtype.itemsize]))
+            else:
+                lz4_chunks.decode_plain(raw, decoded)
         if np.prod(self.dataset.chunks[:-2]) > 1:
-            self._inflated = (offset, inflated)
-        return inflated
+            self._decoded = (offset, decoded)
+        return decoded
 
 
-def _is_plain_gzip(dataset):
-    """True if the dataset's chunks are compressed with gzip, after shuffle or not, and with nothing else."""
+def _direct_filters(dataset):
+    """Numbers of the dataset's filters if its chunks can be decoded here, else None."""
     if dataset.chunks is None or dataset.is_virtual or dataset.dtype.kind not in "iuf":
-        return False
+        return None
     if dataset.dtype.itemsize not in _UNSIGNED or not dataset.dtype.isnative:
-        return False
+        return None
     properties = dataset.id.get_create_plist()
-    filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
-    return filters in ([h5py.h5z.FILTER_DEFLATE], [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE])
+    filters = [properties.get_filter(i) for i in range(properties.get_nfilters())]
+    numbers = tuple(number for number, *_ in filters)
+    if numbers in ((_GZIP,), (_SHUFFLE, _GZIP)):
+        return numbers
+    if not lz4_chunks.available:
+        return None
+    if numbers in ((_LZ4,), (_SHUFFLE, _LZ4)):
+        return numbers
+    if numbers == (_BITSHUFFLE,):
+        # (version, version, bytes of a value, values of a block, compression)
+        values = filters[0][2]
+        if len(values) > 4 and values[2] == dataset.dtype.itemsize and values[4] == _BITSHUFFLE_LZ4:
+            return numbers
+    return None
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def unshuffle_plane(raw, plane, rows, columns, out):
     """Undo HDF5's shuffle filter for one plane of a chunk, cropped to `out`.
 
