@@ -8,6 +8,7 @@ import shutil
 import threading
 import zlib
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -20,9 +21,10 @@ from sfxflow.io.cell_file import lattice_of, write_cell
 from sfxflow.io.files import provenance_json, written_whole
 from sfxflow.io.geom_writer import write_geom
 from sfxflow.io.hkl import write_hkl
-from sfxflow.point_group import point_group_name
+from sfxflow.point_group import is_centric, point_group_name
 from sfxflow.simulate.detector import DATA_PATH, ENERGY_PATH, MASK_PATH
 from sfxflow.simulate.geometry_errors import has_errors
+from sfxflow.symmetry import rotations
 from sfxflow.units import wavelength
 
 FORMATS = ("cxi", "nxmx", "nxmx_links")
@@ -44,6 +46,15 @@ _TRUTH_COLUMNS = (
     "R0",
     "mosaicity",
     *(f"{axis}star_{component}" for axis in "abc" for component in "xyz"),
+    "form",
+    "mode",
+    "state",
+    "laser_on",
+    "delay_ps",
+    "rings",
+    "shift_x",
+    "shift_y",
+    "clen",
 )
 _NOTES = {
     "background": "mean photons per pixel",
@@ -52,6 +63,11 @@ _NOTES = {
     "R0": "1/angstrom",
     "mosaicity": "radian",
     "astar_x ... cstar_z": "reciprocal axes in the laboratory, 1/angstrom",
+    "form": "1: of the second crystal form",
+    "mode": "twin law by which the lattice is indexed if its axes are laid as near to the laboratory's as it can be; 0: none",
+    "state": "1: the crystal is in the state that the laser makes",
+    "shift_x, shift_y": "of the pattern by the beam's drift, pixel",
+    "clen": "camera length, metre",
 }
 
 
@@ -93,7 +109,7 @@ class SimulatedFiles:
             self._data_names = [f"frames_{number:02d}.h5" for number in range(n_files)]
         else:
             self._data_names = [f"data_{number + 1:06d}.h5" for number in range(n_files)]
-        self._written, self._truth = [], []
+        self._written, self._truth, self._laser = [], [], []
         if layout != "cxi" and has_errors(experiment):
             raise InputError(f"--format {layout}: a wrong geometry (geometry_...) is written beside CXI frames only")
         self._make_folder()
@@ -158,9 +174,11 @@ class SimulatedFiles:
                 energies.append(self._write_frames(handle, name, frames, first, n))
                 if self.layout == "cxi":
                     self._write_cxi(handle, energies[-1])
+                    self._write_laser(handle["entry_1"], first, n)
         if self.layout != "cxi":
             with self._file("frames_master.h5") as handle:
                 self._write_master(handle, np.concatenate(energies))
+                self._write_laser(handle["entry"], 0, self.n_frames)
         self._write_texts()
 
     @contextlib.contextmanager
@@ -204,8 +222,9 @@ class SimulatedFiles:
             self._check_space(len(frame))
             data.id.write_direct_chunk((i, 0, 0), frame)
             energies[i] = truth.photon_energy
+            self._laser.append((truth.laser_on, truth.delay))
             event = i if self.layout == "cxi" else first + i
-            self._truth += _truth_rows(truth, master, f"//{event}")
+            self._truth += _truth_rows(truth, master, f"//{event}", self.experiment.pixel_size)
         return energies
 
     def _write_cxi(self, handle, energies):
@@ -226,6 +245,15 @@ class SimulatedFiles:
             detector[f"{axis}_pixel_size"].attrs["units"] = "m"
         detector["data"] = h5py.SoftLink(DATA_PATH)
         detector["mask"] = h5py.SoftLink(MASK_PATH)
+
+    def _write_laser(self, entry, first, n):
+        """A value per frame, as a facility writes it."""
+        if not self.experiment.laser_fraction:
+            return
+        is_on, delay = zip(*self._laser[first : first + n], strict=True)
+        entry["laser_on"] = np.array(is_on, dtype=np.uint8)
+        entry["laser_on"].attrs["meaning"] = "1: the laser was on"
+        _quantity(entry, "laser_delay", np.array(delay), "ps")
 
     def _mask(self):
         return self.experiment.bad_pixels_map.known
@@ -312,31 +340,53 @@ class SimulatedFiles:
             self._text("detector.geom", lambda path: write_geom(path, experiment.stated_detector, self.provenance))
         else:
             (self.folder / "detector.geom").unlink(missing_ok=True)
-        if has_errors(experiment):
-            self._text("true.geom", lambda path: write_geom(path, experiment.detector, self.provenance))
-        else:
-            (self.folder / "true.geom").unlink(missing_ok=True)
-        self._text(
-            f"{experiment.name}.cell",
-            lambda path: write_cell(
-                path, Cell(*experiment.cell_parameters, *lattice_of(experiment.gemmi_group)), self.provenance
+        optional = {
+            "true.geom": self._write_true_geom if has_errors(experiment) else None,
+            f"{experiment.name}_second.cell": partial(self._write_cell, 1) if experiment.second_fraction else None,
+            "truth_on.hkl": partial(self._write_truth_list, 1, 0) if experiment.laser_fraction else None,
+            "truth_second.hkl": partial(self._write_truth_list, 0, 1) if experiment.second_fraction else None,
+            "truth_anomalous.hkl": partial(self._write_anomalous_truth, 0) if experiment.heavy_atoms else None,
+            "truth_on_anomalous.hkl": (
+                partial(self._write_anomalous_truth, 1)
+                if experiment.heavy_atoms and experiment.laser_fraction
+                else None
             ),
-        )
-        factors = experiment.structure_factors
-        n = len(factors.unique)
-        self._text(
-            "truth.hkl",
-            lambda path: write_hkl(
-                path,
-                point_group_name(experiment.gemmi_group),
-                factors.unique,
-                factors.unique_intensity,
-                np.zeros(n),
-                np.ones(n, dtype=int),
-                ("F squared of the simulated crystal, electron^2", self.provenance),
-            ),
-        )
+        }
+        self._text(f"{experiment.name}.cell", partial(self._write_cell, 0))
+        self._text("truth.hkl", partial(self._write_truth_list, 0, 0))
+        for name, write in optional.items():
+            if write is None:
+                (self.folder / name).unlink(missing_ok=True)
+            else:
+                self._text(name, write)
         self._text("truth.tsv", self._write_truth)
+
+    def _write_true_geom(self, path):
+        write_geom(path, self.experiment.detector, self.provenance)
+
+    def _write_cell(self, form, path):
+        parameters, group = self.experiment.forms[form]
+        write_cell(path, Cell(*parameters, *lattice_of(group)), self.provenance)
+
+    def _write_truth_list(self, state, form, path):
+        factors = self.experiment.factors_of(state, form)
+        name = point_group_name(self.experiment.forms[form][1])
+        note = "F squared of the simulated crystal, electron^2"
+        self._write_list(path, name, factors.unique, factors.unique_intensity, note)
+
+    def _write_anomalous_truth(self, state, path):
+        """Friedel mates apart; a centric reflection is its own mate and stands once."""
+        factors = self.experiment.factors_of(state, 0)
+        group = self.experiment.gemmi_group
+        pair = ~is_centric(factors.unique, rotations(group, friedel=False))
+        hkl = np.concatenate([factors.unique, -factors.unique[pair]])
+        intensity = np.concatenate([factors.plus, factors.minus[pair]])
+        note = "F squared of the simulated crystal, Friedel mates apart, electron^2"
+        self._write_list(path, point_group_name(group, friedel=False), hkl, intensity, note)
+
+    def _write_list(self, path, symmetry, hkl, intensity, note):
+        n = len(hkl)
+        write_hkl(path, symmetry, hkl, intensity, np.zeros(n), np.ones(n, dtype=int), (note, self.provenance))
 
     def _text(self, name, write):
         write(self.folder / name)
@@ -370,7 +420,7 @@ def _rounded_up(value, dtype):
     return float(value) if dtype == "float32" else int(np.ceil(value))
 
 
-def _truth_rows(truth, file, event):
+def _truth_rows(truth, file, event, pixel_size):
     """One row a lattice; a blank has one row, its lattice 'none'."""
     frame = [
         str(truth.index),
@@ -381,8 +431,16 @@ def _truth_rows(truth, file, event):
         f"{truth.background:.5f}",
         str(len(truth.lattices)),
     ]
+    more = [
+        str(truth.state),
+        str(int(truth.laser_on)),
+        f"{truth.delay:.6g}",
+        truth.rings,
+        *(f"{value / pixel_size:.6g}" for value in truth.shift),
+        f"{truth.clen:.8g}",
+    ]
     if not truth.lattices:
-        return [[*frame, "none", *["nan"] * (len(_TRUTH_COLUMNS) - len(frame) - 1)]]
+        return [[*frame, "none", *["nan"] * (len(_TRUTH_COLUMNS) - len(frame) - len(more) - 1), *more]]
     return [
         [
             *frame,
@@ -392,6 +450,9 @@ def _truth_rows(truth, file, event):
             f"{lattice.profile_radius:.6e}",
             f"{lattice.mosaicity:.6e}",
             *(f"{value:.10e}" for value in lattice.reciprocal.T.ravel()),
+            str(lattice.form),
+            str(lattice.mode),
+            *more,
         ]
         for number, lattice in enumerate(truth.lattices)
     ]

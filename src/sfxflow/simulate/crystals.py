@@ -25,6 +25,11 @@ class Lattice:
         eta, radian; 0 for the sphere, whose lattice points are alike at every q.
     block_tilts : ndarray, shape (n, 3, 3)
         Rotations of the mosaic blocks against the crystal; only the identity for the other models.
+    form : int
+        0, or 1 for the second crystal form.
+    mode : int
+        Number of the twin law by which the lattice is indexed if its axes are laid as near to the laboratory's as its symmetry lets
+        them (`sfxflow.simulate.ambiguity`); 0 is the right indexing, which `reciprocal` has.
     """
 
     reciprocal: np.ndarray
@@ -33,6 +38,8 @@ class Lattice:
     profile_radius: float
     mosaicity: float
     block_tilts: np.ndarray
+    form: int = 0
+    mode: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,17 @@ class FrameTruth:
     background : float
         Mean background, photon per pixel.
     lattices : tuple of Lattice
+    state : int
+        1 if the crystal is in its second state, else 0.
+    laser_on : bool
+    delay : float
+        Of the laser pulse, picosecond; NaN where the laser is off.
+    shift : tuple of float
+        Of the pattern along x and y because of the beam's drift, metre.
+    clen : float
+        Camera length of the frame, metre; NaN: that of the experiment.
+    rings : str
+        'none', 'ice' or 'salt'.
     """
 
     index: int
@@ -61,6 +79,12 @@ class FrameTruth:
     weights: np.ndarray
     background: float
     lattices: tuple
+    state: int = 0
+    laser_on: bool = False
+    delay: float = np.nan
+    shift: tuple = (0.0, 0.0)
+    clen: float = np.nan
+    rings: str = "none"
 
 
 def standard_reciprocal(parameters):

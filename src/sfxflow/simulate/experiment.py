@@ -8,7 +8,7 @@ import numpy as np
 
 from sfxflow.errors import InputError
 from sfxflow.settings import setting
-from sfxflow.simulate import detector, geometry_errors, images, structure
+from sfxflow.simulate import ambiguity, detector, geometry_errors, images, structure
 from sfxflow.units import wavelength
 
 _LARGEST = {"int16": 32767, "uint16": 65535, "int32": 2147483647, "uint32": 4294967295, "float32": np.inf}
@@ -93,6 +93,30 @@ class Experiment:
     read_noise: float = setting(0.0, "standard deviation of a pixel without light, photon", low=0)
     saturation: float = setting(30000.0, "photons at which a pixel is full", low=1)
 
+    laser_fraction: float = setting(0.0, "part of the frames with the laser on", low=0, high=1)
+    laser_atoms: float = setting(0.05, "part of the atoms that the laser moves", low=0, high=1)
+    laser_shift: float = setting(0.5, "root mean square distance that it moves them, angstrom", low=0, high=20)
+    delay_low: float = setting(
+        0.0, "lowest delay of a frame with the laser on, picosecond; the atoms have moved where the delay is 0 or more"
+    )
+    delay_high: float = setting(10.0, "highest delay, picosecond; all delays are equally likely")
+    heavy_atoms: int = setting(0, "atoms of the asymmetric unit that scatter anomalously", low=0, high=1000)
+    heavy_element: str = setting("Se", "their element")
+    f_double_prime: float = setting(3.8, "their f'', electrons", low=0, high=30)
+    second_fraction: float = setting(0.0, "part of the lattices that are of a second crystal form", low=0, high=1)
+    second_a: float = setting(48.0, "its cell length, angstrom", low=5, high=1000)
+    second_b: float = setting(60.0, "its cell length, angstrom", low=5, high=1000)
+    second_c: float = setting(77.0, "its cell length, angstrom", low=5, high=1000)
+    second_alpha: float = setting(90.0, "its cell angle, degree", low=30, high=150)
+    second_beta: float = setting(90.0, "its cell angle, degree", low=30, high=150)
+    second_gamma: float = setting(90.0, "its cell angle, degree", low=30, high=150)
+    second_space_group: str = setting("P212121", "its space group")
+
+    drift_x: float = setting(0.0, "drift of the pattern along x, from end to end, pixel", low=-200, high=200)
+    drift_y: float = setting(0.0, "the same along y, pixel", low=-200, high=200)
+    drift_clen: float = setting(0.0, "drift of the camera length, from end to end, relative", low=-0.5, high=0.5)
+    drift_frames: int = setting(1000, "frames from one end of the drift to the other", low=1)
+
     geometry_shift_x: float = setting(0.0, "error of the written geometry: all panels lie too far along x, pixel")
     geometry_shift_y: float = setting(0.0, "the same along y, pixel")
     geometry_clen_error: float = setting(0.0, "error of the written camera length, relative", low=-0.5, high=0.5)
@@ -108,13 +132,33 @@ class Experiment:
         """(a, b, c, alpha, beta, gamma) in angstrom and degree."""
         return (self.a, self.b, self.c, self.alpha, self.beta, self.gamma)
 
+    @property
+    def second_cell_parameters(self):
+        """The same of the second crystal form."""
+        return (
+            self.second_a, self.second_b, self.second_c, self.second_alpha, self.second_beta, self.second_gamma,
+        )  # fmt: skip
+
     @cached_property
     def gemmi_group(self):
         """The space group (gemmi.SpaceGroup); InputError if there is none of that name."""
-        group = gemmi.find_spacegroup_by_name(self.space_group)
-        if group is None:
-            raise InputError(f"space_group: {self.space_group!r} is not a space group (expected for example P43212)")
-        return group
+        return _group_called(self.space_group, "space_group")
+
+    @cached_property
+    def second_gemmi_group(self):
+        """The same of the second crystal form."""
+        return _group_called(self.second_space_group, "second_space_group")
+
+    @property
+    def forms(self):
+        """(cell parameters, gemmi.SpaceGroup) of each crystal form."""
+        first = (self.cell_parameters, self.gemmi_group)
+        return (first, (self.second_cell_parameters, self.second_gemmi_group)) if self.second_fraction else (first,)
+
+    @cached_property
+    def twin_laws(self):
+        """Ways to index each crystal form (sfxflow.simulate.ambiguity.twin_laws)."""
+        return tuple(ambiguity.twin_laws(cell, group) for cell, group in self.forms)
 
     @property
     def largest_value(self):
@@ -156,11 +200,45 @@ class Experiment:
         return images.background_levels(self.background_shape)
 
     @cached_property
+    def structure(self):
+        """The crystal's atoms (gemmi.Structure)."""
+        return structure.random_structure(
+            self.cell_parameters,
+            self.gemmi_group,
+            self.rng("structure"),
+            self.b_factor,
+            heavy_element=self.heavy_element,
+            heavy_atoms=self.heavy_atoms,
+        )
+
+    def _factors(self, atoms, group):
+        f_double_prime = self.f_double_prime if self.heavy_atoms else 0.0
+        return structure.structure_factors(atoms, group, self.d_min, self.heavy_element, f_double_prime)
+
+    @cached_property
     def structure_factors(self):
         """The crystal's squared structure factors (sfxflow.simulate.structure.StructureFactors)."""
-        group = self.gemmi_group
-        atoms = structure.random_structure(self.cell_parameters, group, self.rng("structure"), self.b_factor)
-        return structure.structure_factors(atoms, group, self.d_min)
+        return self._factors(self.structure, self.gemmi_group)
+
+    @cached_property
+    def laser_structure_factors(self):
+        """Those of the second state."""
+        atoms = structure.displaced(self.structure, self.laser_atoms, self.laser_shift, self.rng("laser structure"))
+        return self._factors(atoms, self.gemmi_group)
+
+    @cached_property
+    def second_structure_factors(self):
+        """Those of the second crystal form, which has no second state and no heavy atoms."""
+        atoms = structure.random_structure(
+            self.second_cell_parameters, self.second_gemmi_group, self.rng("second structure"), self.b_factor
+        )
+        return structure.structure_factors(atoms, self.second_gemmi_group, self.d_min)
+
+    def factors_of(self, state, form):
+        """Squared structure factors of a crystal form in a state."""
+        if form:
+            return self.second_structure_factors
+        return self.laser_structure_factors if state else self.structure_factors
 
     @property
     def n_spectrum_points(self):
@@ -181,4 +259,23 @@ class Experiment:
         return 1.0 / largest
 
 
-_PURPOSES = ("structure", "detector", "bad pixels", "frame", "noise", "spots", "geometry errors")
+_PURPOSES = (
+    "structure",
+    "detector",
+    "bad pixels",
+    "frame",
+    "noise",
+    "spots",
+    "geometry errors",
+    "laser",
+    "laser structure",
+    "form",
+    "second structure",
+)
+
+
+def _group_called(name, setting_name):
+    group = gemmi.find_spacegroup_by_name(name)
+    if group is None:
+        raise InputError(f"{setting_name}: {name!r} is not a space group (expected for example P43212)")
+    return group

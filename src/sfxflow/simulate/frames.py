@@ -2,11 +2,12 @@
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
-from sfxflow.simulate import crystals, images, spots
+from sfxflow.simulate import ambiguity, crystals, images, spots
 from sfxflow.simulate.detector import polarisation
 from sfxflow.units import wavelength
 
@@ -59,15 +60,9 @@ def frame_truth(experiment, index):
     energies = experiment.photon_energy * (1.0 + experiment.energy_jitter * rng.standard_normal()) * relative
     background = experiment.background * np.exp(experiment.background_spread * rng.standard_normal())
     kind, n_lattices = _kind(experiment, rng)
-    lattices = []
-    if n_lattices:
-        mean_intensity = experiment.structure_factors.intensity.mean()
-        for _ in range(n_lattices):
-            lattices.append(
-                crystals.draw_lattice(
-                    experiment.cell_parameters, experiment.gemmi_group, experiment, mean_intensity, rng
-                )
-            )
+    laser_on, delay, state = _laser(experiment, index)
+    forms = _forms(experiment, index, n_lattices)
+    shift, clen = _drift(experiment, index)
     return crystals.FrameTruth(
         index=index,
         kind=kind,
@@ -75,8 +70,54 @@ def frame_truth(experiment, index):
         wavelengths=wavelength(energies),
         weights=weights,
         background=float(background),
-        lattices=tuple(lattices),
+        lattices=tuple(_lattice(experiment, form, rng) for form in forms),
+        state=state,
+        laser_on=laser_on,
+        delay=delay,
+        shift=shift,
+        clen=clen,
     )
+
+
+def _lattice(experiment, form, rng):
+    """A random crystal of a form."""
+    cell, group = experiment.forms[form]
+    mean_intensity = experiment.factors_of(0, form).intensity.mean()
+    lattice = crystals.draw_lattice(cell, group, experiment, mean_intensity, rng)
+    mode = ambiguity.indexed_as(lattice.reciprocal, cell, group, experiment.twin_laws[form])
+    return replace(lattice, form=form, mode=mode)
+
+
+def _laser(experiment, index):
+    """Whether the laser is on, its delay in picosecond (NaN where it is off), and the crystals' state."""
+    is_on, delay = experiment.rng("laser", index).random(2)
+    if is_on >= experiment.laser_fraction:
+        return False, float("nan"), 0
+    delay = experiment.delay_low + delay * (experiment.delay_high - experiment.delay_low)
+    return True, float(delay), int(delay >= 0.0)
+
+
+def _forms(experiment, index, n_lattices):
+    """The crystal form of each lattice."""
+    if not experiment.second_fraction:
+        return [0] * n_lattices
+    is_second = experiment.rng("form", index).random(n_lattices) < experiment.second_fraction
+    return is_second.astype(int).tolist()
+
+
+def _drift(experiment, index):
+    """Shift of the pattern along x and y, and the camera length, metre."""
+    part = 0.5 * np.cos(np.pi * index / experiment.drift_frames)
+    shift = (part * experiment.drift_x * experiment.pixel_size, part * experiment.drift_y * experiment.pixel_size)
+    return shift, experiment.clen * (1.0 + part * experiment.drift_clen)
+
+
+def _planes(experiment, truth):
+    """The panels as the beam meets them at that frame."""
+    if truth.shift == (0.0, 0.0) and truth.clen == experiment.clen:
+        return experiment.planes
+    moved = experiment.planes.corner + (-truth.shift[0], -truth.shift[1], truth.clen - experiment.clen)
+    return replace(experiment.planes, corner=moved)
 
 
 def _kind(experiment, rng):
@@ -91,22 +132,23 @@ def _kind(experiment, rng):
 
 def _traced(experiment, truth, lattice):
     """Rays of one lattice, and expected photons and polarisation of each reflection."""
+    factors = experiment.factors_of(truth.state, lattice.form)
     rays = spots.trace(
-        experiment.structure_factors.hkl,
+        factors.hkl,
         lattice,
         truth.wavelengths,
         truth.weights,
         wavelength(truth.photon_energy),
-        experiment.planes,
+        _planes(experiment, truth),
         experiment.profile_model,
     )
-    q = experiment.structure_factors.hkl[rays.row] @ lattice.reciprocal.T
+    q = factors.hkl[rays.row] @ lattice.reciprocal.T
     half_resolution_squared = np.einsum("ij,ij->i", q, q) / 4.0
     polarised = polarisation(rays.direction, experiment.polarised_fraction)
     full = (
         lattice.scale
         * np.exp(-2.0 * lattice.b_factor * half_resolution_squared)
-        * experiment.structure_factors.intensity[rays.row]
+        * factors.intensity[rays.row]
         * polarised
     )
     return rays, full, polarised
@@ -137,7 +179,7 @@ def simulate_spots(experiment, index):
             fs=rays.fs,
             ss=rays.ss,
             panel=rays.panel,
-            hkl=experiment.structure_factors.hkl[rays.row],
+            hkl=experiment.factors_of(truth.state, lattice.form).hkl[rays.row],
             photons=photons,
             intensity=intensity,
             sigma=sigma,
@@ -227,8 +269,11 @@ def simulate_many(experiment, n_frames, threads=1, finish=None):
         return (finish(image) if finish else image), truth
 
     # What all frames share is made once, before threads ask for it.
-    for shared in ("structure_factors", "planes", "background_levels", "bad_pixels_map"):
-        getattr(experiment, shared)
+    shared = ["structure_factors", "twin_laws", "planes", "background_levels", "bad_pixels_map"]
+    shared += ["laser_structure_factors"] if experiment.laser_fraction else []
+    shared += ["second_structure_factors"] if experiment.second_fraction else []
+    for name in shared:
+        getattr(experiment, name)
     with ThreadPoolExecutor(threads) as pool:
         waiting = deque()
         try:

@@ -27,6 +27,11 @@ PRESETS = {
         "profile_radius": 2.5e-4, "mosaicity": 3e-4, "bandwidth": 2e-4, "b_factor": 60.0,
     },
     "cubic": {**_TWO_MEGAPIXEL, "a": 103.0, "b": 103.0, "c": 103.0, "space_group": "I23", "d_min": 2.2},
+    "tetragonal_polar": {**_TWO_MEGAPIXEL, "a": 68.0, "b": 68.0, "c": 41.5, "space_group": "P43", "d_min": 2.2},
+    "trigonal": {**_TWO_MEGAPIXEL, "a": 57.5, "b": 57.5, "c": 71.0, "gamma": 120.0, "space_group": "P3", "d_min": 2.2},
+    "pseudo_orthorhombic": {
+        **_TWO_MEGAPIXEL, "a": 46.5, "b": 58.0, "c": 71.5, "space_group": "P1211", "d_min": 2.2,
+    },
     "photon_counting": {
         "panel_rows": 8, "panel_columns": 3, "panel_ss": 195, "panel_fs": 487, "gap": 10, "stacked": False,
         "pixel_size": 1.72e-4, "clen": 0.32, "photon_energy": 12400.0, "energy_jitter": 0.0, "bandwidth": 1e-4, "d_min": 1.9,
@@ -67,17 +72,28 @@ def preset(name, /, seed=0, **overrides):
     return experiment
 
 
+def _check_cell(parameters, group, group_name):
+    cell = gemmi.UnitCell(*parameters)
+    described = " ".join(f"{value:g}" for value in parameters)
+    if not cell.volume > 0.0:
+        angles = " ".join(f"{angle:g}" for angle in parameters[3:])
+        raise InputError(f"no cell has the angles {angles} degrees")
+    if not cell.is_compatible_with_spacegroup(group):
+        raise InputError(f"the cell {described} is impossible in space group {group_name}")
+
+
 def _check_together(experiment):
     if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", experiment.name):
         raise InputError(f"name: {experiment.name!r} can't name a file; letters, digits and _ . + - are expected")
-    cell = gemmi.UnitCell(*experiment.cell_parameters)
-    described = " ".join(f"{value:g}" for value in experiment.cell_parameters)
-    if not cell.volume > 0.0:
+    _check_cell(experiment.cell_parameters, experiment.gemmi_group, experiment.space_group)
+    if experiment.second_fraction:
+        _check_cell(experiment.second_cell_parameters, experiment.second_gemmi_group, experiment.second_space_group)
+    if experiment.heavy_atoms and gemmi.Element(experiment.heavy_element).atomic_number == 0:
+        raise InputError(f"heavy_element: {experiment.heavy_element!r} is not an element (expected for example Se)")
+    if experiment.delay_high < experiment.delay_low:
         raise InputError(
-            f"no cell has the angles {experiment.alpha:g} {experiment.beta:g} {experiment.gamma:g} degrees"
+            f"delay_high: {experiment.delay_high:g} is below delay_low, which is {experiment.delay_low:g} picosecond"
         )
-    if not cell.is_compatible_with_spacegroup(experiment.gemmi_group):
-        raise InputError(f"the cell {described} is impossible in space group {experiment.space_group}")
     needs = {
         "negative": ("int16", "int32", "float32"),
         "largest": ("int16", "uint16", "int32", "uint32"),
