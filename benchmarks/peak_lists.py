@@ -8,8 +8,8 @@ from sfxflow.simulate.frames import frame_truth, simulate_spots
 from sfxflow.units import wavelength
 
 
-def peak_list(experiment, index, n_peaks, n_outliers, position_sigma=0.3):
-    """The strongest spots of a frame as peaks, with errors of position, among random ones.
+def peak_list(experiment, index, n_peaks, n_outliers, position_sigma=0.3, each_lattice=False):
+    """The strongest spots of a frame (or of each of its lattices) as peaks, with errors of position, among random ones.
 
     Returns
     -------
@@ -22,7 +22,12 @@ def peak_list(experiment, index, n_peaks, n_outliers, position_sigma=0.3):
     spots = simulate_spots(experiment, index)
     rng = np.random.default_rng([index, n_peaks, n_outliers])
     arrays = panel_arrays(experiment.detector)
-    strongest = np.argsort(-spots.intensity)[:n_peaks]
+    strongest = np.argsort(-spots.intensity)
+    if each_lattice:
+        lattice = spots.lattice[strongest]
+        strongest = np.concatenate([strongest[lattice == i][:n_peaks] for i in range(len(truth.lattices))])
+    else:
+        strongest = strongest[:n_peaks]
     fs = spots.fs[strongest] + position_sigma * rng.standard_normal(len(strongest))
     ss = spots.ss[strongest] + position_sigma * rng.standard_normal(len(strongest))
     rows, columns = experiment.detector.shape

@@ -6,18 +6,18 @@ import numpy as np
 
 from sfxflow.cell import parameters_of
 from sfxflow.geometry import lab_positions, scattering_vectors
+from sfxflow.indexing.acceptance import Evidence, evidence_of, refusal
 from sfxflow.indexing.known_cell import index_lattice
-from sfxflow.indexing.lattice import Lattice, prepare_lattice, sublattice_tests
+from sfxflow.indexing.lattice import Lattice, conventional_reciprocal, prepare_lattice, reduced_reciprocal
 from sfxflow.indexing.refine import RefinedLattice, refine_lattice, sigma_of_q
-from sfxflow.indexing.search import log10_binomial_tail, nearest_rotation
+from sfxflow.indexing.search import nearest_rotation
 
 #: More peaks than this make the search slower, not better: only the strongest take part in it. All take part in the refinement.
 MOST_PEAKS = 400
+#: log10 of the chance of a random fit that a lattice must be below where the run's own peaks say nothing of it.
+DEFAULT_LOG10_P = -14.0
 #: Two lattices whose orientations differ by less (degree, up to the lattice's symmetry) are one split crystal.
 SPLIT_ANGLE = 5.0
-#: Share of a lattice's peaks that must lie off each of its sub-lattices. A true primitive lattice has 1/2 and 2/3 of them off those of
-#: index 2 and 3, a supercell of the true one only what chance peaks give it, some per cent (docs/indexing.md).
-OFF_SUBLATTICE = 0.08
 #: Spread of refined cells about the target (relative, and degree) when it is decided which of two nearly symmetrical lattices a crystal
 #: has: crystals vary by 0.1 to 0.2 %, single lattices are known to 0.2 to 0.5 %.
 VARIANT_LENGTH = 0.003
@@ -26,18 +26,6 @@ VARIANT_ANGLE = 0.2
 REMOVED_SIGMAS = 4.0
 #: ... and all those this near in index space.
 REMOVED_INDEX = 0.25
-#: log10 of the likelihood ratio (true pairs among chance ones, against chance alone) that a refined lattice must reach, in all and for
-#: each of its peaks. Simulated right lattices have 2.4 or more a peak, wide mosaicity and many false peaks included; wrong cells, whose
-#: fits are broad, 1.0 or less in 95 % (docs/indexing.md).
-LEAST_RATIO = 15.0
-LEAST_RATIO_PER_PEAK = 1.2
-#: log10 of the chance at which peaks between the lattice points are no accident: the cell is a part of a larger one.
-SUPERLATTICE_LOG10_P = -4.0
-SUPERLATTICE_TOLERANCE = 0.1
-#: ... and they are at least this many for each peak of the lattice: a true larger cell has one (index 2) or two (index 3).
-SUPERLATTICE_SHARE = 0.25
-
-_FORMS, _MODULI = sublattice_tests()
 
 
 @dataclass(frozen=True)
@@ -88,7 +76,7 @@ class FramePeaks:
 
 @dataclass(frozen=True)
 class IndexedLattice:
-    """A lattice that was accepted.
+    """A lattice that passed the tests of a lattice alone.
 
     Attributes
     ----------
@@ -97,11 +85,14 @@ class IndexedLattice:
         Significance.
     members : ndarray of bool, shape (n,)
         Peaks of the frame that belong to it.
+    evidence : sfxflow.indexing.acceptance.Evidence
+        For and against multiples and parts of the cell.
     """
 
     refined: RefinedLattice
     log10_p: float
     members: np.ndarray
+    evidence: Evidence
 
 
 def prepare_target(cell):
@@ -142,7 +133,7 @@ def panel_inverses(arrays, clen):
 
 
 def index_frame(peaks, target, to_panel, wavelength, pixel_size, settings, profile=None):
-    """Index one frame with a known cell.
+    """Index one frame with a known cell, for itself.
 
     Parameters
     ----------
@@ -161,8 +152,19 @@ def index_frame(peaks, target, to_panel, wavelength, pixel_size, settings, profi
     reason : str
         Why the last lattice that was looked at was refused; empty where nothing was left to look for.
     """
+    candidates, reason = index_candidates(peaks, target, to_panel, wavelength, pixel_size, settings, profile)
+    for i, candidate in enumerate(candidates):
+        if candidate.evidence.doubt:
+            return candidates[:i], candidate.evidence.doubt
+    return candidates, reason
+
+
+def index_candidates(peaks, target, to_panel, wavelength, pixel_size, settings, profile=None):
+    """As `index_frame`, but lattices that may belong to a multiple or a part of the cell are among the result: the run judges them
+    (`sfxflow.indexing.acceptance.judge_run`)."""
     accepted, reason = [], ""
     left = np.ones(len(peaks), dtype=bool)
+    cut = DEFAULT_LOG10_P if settings.max_log10_p is None else settings.max_log10_p
     while len(accepted) < settings.max_lattices:
         candidates = np.flatnonzero(left)
         if len(candidates) < settings.min_peaks:
@@ -170,13 +172,13 @@ def index_frame(peaks, target, to_panel, wavelength, pixel_size, settings, profi
         if len(candidates) > MOST_PEAKS:
             candidates = candidates[np.argsort(-peaks.intensity[candidates], kind="stable")[:MOST_PEAKS]]
         weight = strength_weights(peaks.intensity[candidates])
-        reduced, log10_p, tolerance = index_lattice(peaks.q[candidates], weight, target.lattice, settings.max_log10_p)
-        if reduced is None or log10_p >= settings.max_log10_p:
+        reduced, log10_p, tolerance = index_lattice(peaks.q[candidates], weight, target.lattice, cut)
+        if reduced is None or log10_p >= cut:
             reason = "no significant lattice"
             break
         refined = refined_from_search(reduced, tolerance, peaks, target, to_panel, wavelength, pixel_size, profile)
         members = left & lattice_members(refined, peaks.q, target.lattice, wavelength, profile)
-        reason = refusal(refined, members, peaks, target, settings)
+        reason = refusal(refined, peaks, target, settings, wavelength, pixel_size)
         if reason:
             break
         if any(
@@ -188,7 +190,8 @@ def index_frame(peaks, target, to_panel, wavelength, pixel_size, settings, profi
             if members.sum() < settings.min_peaks:
                 break
             continue
-        accepted.append(IndexedLattice(refined=refined, log10_p=log10_p, members=members))
+        evidence = evidence_of(refined, members, peaks.q, target.lattice)
+        accepted.append(IndexedLattice(refined=refined, log10_p=log10_p, members=members, evidence=evidence))
         left &= ~members
         reason = ""
     return accepted, reason
@@ -232,16 +235,6 @@ def _log10_of_cell(reciprocal, cell):
     return -0.5 * np.log10(np.e) * (deviations**2).sum()
 
 
-def conventional_reciprocal(reduced_reciprocal, lattice):
-    """Columns a*, b*, c* of the conventional cell from those of the reduced one."""
-    return np.linalg.inv(lattice.from_reduced @ np.linalg.inv(reduced_reciprocal))
-
-
-def reduced_reciprocal(reciprocal, lattice):
-    """Columns a*, b*, c* of the reduced cell from those of the conventional one."""
-    return np.linalg.inv(np.linalg.inv(lattice.from_reduced) @ np.linalg.inv(reciprocal))
-
-
 def index_deviations(reciprocal, q):
     """Largest deviation of the three indices of each peak from whole numbers."""
     indices = q @ np.linalg.inv(reciprocal).T
@@ -260,70 +253,6 @@ def lattice_members(refined, q, lattice, wavelength, profile=None):
     near = refined.distance < REMOVED_SIGMAS * refined.position_sigma
     near &= np.abs(refined.excitation_error) < REMOVED_SIGMAS * width
     return near | (index_deviations(reduced_reciprocal(refined.reciprocal, lattice), q) < REMOVED_INDEX)
-
-
-def refusal(refined, members, peaks, target, settings):
-    """Why a refined lattice is not believed; empty if it is."""
-    true_pairs = refined.inlier > 0.5
-    if true_pairs.sum() < settings.min_peaks:
-        return "too few peaks explained"
-    if not np.all(np.isfinite(refined.reciprocal)):
-        return "refinement failed"
-    if refined.log10_ratio < max(LEAST_RATIO, LEAST_RATIO_PER_PEAK * true_pairs.sum()):
-        return "poor fit"
-    difference = cell_difference(unrestrained_cell(refined, peaks.q), target.cell.parameters)
-    if difference[0] > settings.cell_tolerance or difference[1] > settings.angle_tolerance:
-        return "cell differs"
-    # Primitive indices: conventional ones of a centred cell would always lie on a sub-lattice.
-    primitive = refined.hkl[true_pairs] @ np.rint(np.linalg.inv(target.lattice.from_reduced.T) * 6).astype(int) // 6
-    on_sublattice = (primitive @ _FORMS.T) % _MODULI == 0
-    if np.any(1.0 - on_sublattice.mean(axis=0) < OFF_SUBLATTICE):
-        return "sub-lattice"
-    if superlattice_log10_p(refined, members, peaks.q, target.lattice) < SUPERLATTICE_LOG10_P:
-        return "super-lattice"
-    return ""
-
-
-def superlattice_log10_p(refined, members, q, lattice):
-    """log10 of the chance that as many of the other peaks lie half or a third of the way between lattice points.
-
-    If the true cell is a multiple of the target, the target explains a part of the peaks perfectly, and the others lie on the finer
-    lattice. The smallest chance over the 7 lattices of index 2 and the 13 of index 3 is given, multiplied by their number.
-    """
-    others = q[~members]
-    if len(others) < 3:
-        return 0.0
-    indices = others @ np.linalg.inv(reduced_reciprocal(refined.reciprocal, lattice)).T
-    smallest = 0.0
-    for form, modulus in zip(_FORMS, _MODULI, strict=True):
-        near = np.zeros(len(others), dtype=bool)
-        for multiple in range(1, modulus):
-            away = indices - multiple * form / modulus
-            near |= np.linalg.norm(away - np.rint(away), axis=1) < SUPERLATTICE_TOLERANCE
-        if near.sum() < SUPERLATTICE_SHARE * members.sum():
-            continue
-        chance = (modulus - 1) * 4.0 / 3.0 * np.pi * SUPERLATTICE_TOLERANCE**3
-        smallest = min(smallest, log10_binomial_tail(int(near.sum()), len(others), chance))
-    return smallest + np.log10(len(_FORMS))
-
-
-def unrestrained_cell(refined, q):
-    """Cell (angstrom, degree) by linear least squares on the true pairs, without symmetry or restraint.
-
-    A weak ridge keeps directions that the peaks do not determine where the refined lattice has them.
-    """
-    h = refined.hkl.astype(float)
-    weighted = h * refined.inlier[:, None]
-    ridge = 1e-3 * np.trace(weighted.T @ h) / 3.0
-    left = weighted.T @ h + ridge * np.eye(3)
-    right = q.T @ weighted + ridge * refined.reciprocal
-    return parameters_of(right @ np.linalg.inv(left))
-
-
-def cell_difference(first, second):
-    """Largest relative difference of the lengths and largest difference of the angles (degree)."""
-    first, second = np.asarray(first), np.asarray(second)
-    return np.abs(first[:3] / second[:3] - 1.0).max(), np.abs(first[3:] - second[3:]).max()
 
 
 def misorientation(first, second, lattice):

@@ -149,6 +149,16 @@ def lattice_operators(basis, tolerance=0.01):
     return np.array(found)
 
 
+def conventional_reciprocal(reduced_reciprocal, lattice):
+    """Columns a*, b*, c* of the conventional cell from those of the reduced one."""
+    return np.linalg.inv(lattice.from_reduced @ np.linalg.inv(reduced_reciprocal))
+
+
+def reduced_reciprocal(reciprocal, lattice):
+    """Columns a*, b*, c* of the reduced cell from those of the conventional one."""
+    return np.linalg.inv(np.linalg.inv(lattice.from_reduced) @ np.linalg.inv(reciprocal))
+
+
 def sublattice_tests():
     """Linear forms and moduli that tell whether indices lie on a sub-lattice of index 2 or 3.
 
