@@ -1,0 +1,206 @@
+"""Observations of all crystals as columns, with the unique reflection that each of them is in every way to index."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sfxflow.ambiguity.operators import reindexed
+from sfxflow.cell import inverse_resolution
+from sfxflow.merging.observations import ReflectionNumbers
+from sfxflow.units import wavelength
+
+_LOWEST_POLARISATION = 0.05
+_N_SHELLS = 20
+#: Observations so much above their uncertainty tell the detector's gain: their variance is counting noise.
+_STRONG = 15.0
+#: A partiality predicted from the widths alone is wrong by about this fraction of itself, more so far from the Ewald sphere.
+FIRST_ERROR = 0.3
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Columns; observations lie crystal after crystal.
+
+    Attributes
+    ----------
+    offsets : ndarray of int64, shape (n_crystals + 1,)
+        Crystal c owns rows offsets[c] to offsets[c + 1].
+    row : ndarray of int64, shape (n,)
+        Of the table of reflections that was given.
+    number : ndarray of int32, shape (n, n_modes)
+        Unique reflection in each way to index.
+    intensity : ndarray of float64, shape (n,)
+        Divided by the polarisation factor.
+    background : ndarray of float64, shape (n,)
+        Variance without the reflection's own photons.
+    gain : ndarray of float64, shape (n,)
+        Variance of the reflection's own photons, over their number's expectation, in the units of `intensity`.
+    factor : ndarray of float64, shape (n,)
+        Expected intensity of a reflection whose merged intensity is 1: scale times partiality.
+    error : ndarray of float64, shape (n,)
+        Relative uncertainty of `factor`.
+    hkl : ndarray of int32, shape (n_reflections, 3)
+        The unique reflections.
+    prior : ndarray of float64, shape (n_reflections,)
+        Mean intensity at their resolution.
+    n_unusable : int
+        Rows that are not finite, without an uncertainty, or absent in one of the ways.
+    """
+
+    offsets: np.ndarray
+    row: np.ndarray
+    number: np.ndarray
+    intensity: np.ndarray
+    background: np.ndarray
+    gain: np.ndarray
+    factor: np.ndarray
+    error: np.ndarray
+    hkl: np.ndarray
+    prior: np.ndarray
+    n_unusable: int
+
+    @property
+    def n_crystals(self):
+        """Crystals, those without observations included."""
+        return len(self.offsets) - 1
+
+    @property
+    def crystal(self):
+        """Crystal of each observation: ndarray of int64, shape (n,)."""
+        return np.repeat(np.arange(self.n_crystals), np.diff(self.offsets))
+
+
+def observations_of(crystals, reflections, cell, group, operators, d_min=None, max_excitation=3.5):
+    """Columns of tables of crystals and reflections.
+
+    Parameters
+    ----------
+    crystals : dict of ndarray
+        profile_radius, mosaicity, bandwidth, photon_energy.
+    reflections : dict of ndarray
+        crystal (row of `crystals`, not decreasing), h, k, l, I, sigI, excitation_error, polarisation.
+    cell : sequence of 6 floats
+        Angstrom and degree.
+    group : gemmi.SpaceGroup
+    operators : ndarray, shape (n_modes, 3, 3)
+        As from `ambiguity_operators`.
+    d_min : float, optional
+        Reflections of smaller d are left out, angstrom.
+    max_excitation : float
+        Observations farther off the Ewald sphere are left out, sigma(q).
+
+    Returns
+    -------
+    Observations
+        Factors are those of the widths as given and of a scale from the mean intensity (`first_factors`).
+    """
+    owner = np.asarray(reflections["crystal"], np.int64)
+    hkl = np.stack([np.asarray(reflections[letter], np.int64) for letter in "hkl"], axis=1)
+    intensity, sigma, excitation, polarisation = (
+        np.asarray(reflections[name], float) for name in ("I", "sigI", "excitation_error", "polarisation")
+    )
+    q = inverse_resolution(hkl, cell)
+    width = _sigma_q(crystals, owner, q)
+    usable = np.isfinite(intensity) & np.isfinite(sigma) & (sigma > 0) & np.isfinite(excitation) & np.isfinite(width)
+    usable &= polarisation > _LOWEST_POLARISATION
+    with np.errstate(invalid="ignore"):
+        use = usable & (q > 0) & (np.abs(excitation) <= max_excitation * width)
+    if d_min is not None:
+        use &= q <= 1.0 / d_min
+    row = np.flatnonzero(use)
+    numbers = ReflectionNumbers(group)
+    number = np.stack([numbers.number(reindexed(hkl[row], operator))[0] for operator in operators], axis=1)
+    present = np.all(number >= 0, axis=1)
+    n_unusable = int(np.sum(~usable) + np.sum(~present))
+    row, number = row[present], number[present].astype(np.int32)
+    owner, polarisation = owner[row], polarisation[row]
+    unique = numbers.reflections()
+    variance = sigma[row] ** 2
+    gain = _gains(owner, intensity[row], variance, len(crystals["photon_energy"]))[owner] / polarisation
+    observed = intensity[row] / polarisation
+    variance /= polarisation**2
+    background = np.maximum(variance - gain * np.maximum(observed, 0.0), 0.1 * variance)
+    x = excitation[row] / width[row]
+    height = np.exp(-0.5 * x**2) * np.median(width[row]) / width[row] if len(row) else np.empty(0)
+    factor, prior = first_factors(owner, number[:, 0], height, observed, q[row], inverse_resolution(unique, cell))
+    return Observations(
+        offsets=np.searchsorted(owner, np.arange(len(crystals["photon_energy"]) + 1)),
+        row=row,
+        number=number,
+        intensity=observed,
+        background=background,
+        gain=gain,
+        factor=factor,
+        error=FIRST_ERROR * (1.0 + x**2),
+        hkl=unique,
+        prior=prior,
+        n_unusable=n_unusable,
+    )
+
+
+def _sigma_q(crystals, owner, q):
+    """Width of the excitation error of each observation, 1/angstrom; NaN where the crystal has none."""
+    bandwidth = np.nan_to_num(np.asarray(crystals["bandwidth"], float))
+    length = wavelength(np.asarray(crystals["photon_energy"], float))
+    radius = np.asarray(crystals["profile_radius"], float)
+    squares = np.stack(
+        [
+            np.where(radius > 0, radius, np.nan) ** 2,
+            np.nan_to_num(np.asarray(crystals["mosaicity"], float)) ** 2,
+            (bandwidth * length / 2) ** 2,
+        ]
+    )[:, owner]
+    return np.sqrt(squares[0] + squares[1] * q**2 + squares[2] * q**4)
+
+
+def _gains(owner, intensity, variance, n_crystals):
+    """Detector units a photon of each crystal, from its strong observations; the median of the others where it has none."""
+    strong = intensity > _STRONG * np.sqrt(variance)
+    above = np.bincount(owner[strong], variance[strong], n_crystals)
+    below = np.bincount(owner[strong], intensity[strong], n_crystals)
+    known = below > 0
+    gain = np.divide(above, below, where=known, out=np.zeros(n_crystals))
+    return np.where(known, gain, np.median(gain[known]) if known.any() else 0.0)
+
+
+def first_factors(owner, number, height, observed, q, q_unique):
+    """Scale of each crystal from its mean intensity, and the mean intensity at each reflection's resolution.
+
+    Parameters
+    ----------
+    owner, number : ndarray of int, shape (n,)
+        Crystal and unique reflection.
+    height, observed, q : ndarray, shape (n,)
+        Partiality, intensity and 1/d.
+    q_unique : ndarray, shape (n_reflections,)
+
+    Returns
+    -------
+    factor : ndarray, shape (n,)
+        Scale times partiality; the median scale is 1.
+    prior : ndarray, shape (n_reflections,)
+    """
+    n_crystals = int(owner.max()) + 1 if len(owner) else 0
+    if not n_crystals:
+        return np.empty(0), np.ones(len(q_unique))
+    edges = np.linspace(0.0, q_unique.max() ** 2 * 1.0001, _N_SHELLS + 1)
+    shell = np.minimum((q**2 / edges[1]).astype(int), _N_SHELLS - 1)
+    mean = np.ones(_N_SHELLS)
+    for _ in range(3):
+        # roots, so that a few strong reflections don't make the scale
+        expected = np.sqrt(height * mean[shell])
+        above = np.bincount(owner, expected * np.sqrt(np.maximum(observed, 0.0)), n_crystals)
+        below = np.bincount(owner, expected**2, n_crystals)
+        good = (above > 0) & (below > 0)
+        scale = np.where(good, np.divide(above, below, where=good, out=np.ones(n_crystals)) ** 2, np.nan)
+        scale /= np.nanmedian(scale) if good.any() else 1.0
+        scale = np.where(good, scale, 1.0)
+        above = np.bincount(shell, height * observed / scale[owner], _N_SHELLS)
+        below = np.bincount(shell, height**2, _N_SHELLS)
+        there = (above > 0) & (below > 0)
+        if not there.any():
+            return scale[owner] * height, np.ones(len(q_unique))
+        centre = (edges[1:] + edges[:-1]) / 2
+        mean = np.exp(np.interp(centre, centre[there], np.log(above[there] / below[there])))
+    prior = np.exp(np.interp(q_unique**2, centre, np.log(mean)))
+    return scale[owner] * height, prior

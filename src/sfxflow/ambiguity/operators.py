@@ -1,0 +1,102 @@
+"""The ways to index a crystal: symmetry of the lattice that is not symmetry of the crystal."""
+
+import numpy as np
+
+from sfxflow.cell import real_matrix
+from sfxflow.indexing.lattice import PRIMITIVE, lattice_operators, reduce_basis
+from sfxflow.point_group import centering_of
+from sfxflow.symmetry import rotations
+
+_SAME = 1e-6
+
+
+def ambiguity_operators(parameters, group, tolerance=0.005):
+    """Operators that turn an indexing into another one of the same lattice but not of an equivalent crystal.
+
+    Parameters
+    ----------
+    parameters : sequence of 6 floats
+        Conventional cell, angstrom and degree.
+    group : gemmi.SpaceGroup
+    tolerance : float
+        Relative difference up to which cell lengths count as equal; for angles the same in radian.
+
+    Returns
+    -------
+    ndarray, shape (n_modes, 3, 3)
+        The identity first; h' = h @ operator. Two operators are the same way to index if they differ by a rotation of the Laue group
+        that comes after them: of each such set the one with the smallest elements stands here. Elements may be fractions in centred
+        cells that are nearly of higher symmetry; reflections that the centring allows still get whole numbers.
+    """
+    conventional = real_matrix(parameters)
+    reduced = reduce_basis(PRIMITIVE[centering_of(group)] @ conventional)
+    from_reduced = conventional @ np.linalg.inv(reduced)
+    # a length that differs by a fraction t changes its square by 2 t
+    changes = from_reduced @ lattice_operators(reduced, 2.0 * tolerance) @ np.linalg.inv(from_reduced)
+    candidates = sorted(np.round(np.transpose(changes, (0, 2, 1)), 6), key=_simplicity)
+    laue = rotations(group)
+    proper = laue[np.linalg.det(laue) > 0]
+    chosen = [np.eye(3)]
+    for candidate in candidates:
+        if not any(same_way(candidate, other, proper) for other in chosen):
+            chosen.append(candidate)
+    return np.array(chosen)
+
+
+def _simplicity(operator):
+    """Sorts: diagonal ones first, then exchanges of axes, then others; of equals those with the larger trace."""
+    return (
+        np.abs(operator).sum(),
+        np.count_nonzero(operator - np.diag(np.diag(operator))),
+        -np.trace(operator),
+    ) + tuple(-operator.ravel())
+
+
+def same_way(first, second, proper):
+    """Whether two operators give equivalent indices: first = second @ rotation with one of the `proper` rotations."""
+    return bool(np.any(np.all(np.abs(second @ proper - first) < _SAME, axis=(1, 2))))
+
+
+def reindexed(hkl, operator):
+    """Indices in another way to index.
+
+    Parameters
+    ----------
+    hkl : ndarray of int, shape (n, 3)
+    operator : ndarray, shape (3, 3)
+
+    Returns
+    -------
+    ndarray of int64, shape (n, 3)
+    """
+    return np.rint(np.asarray(hkl) @ operator).astype(np.int64)
+
+
+def reindexed_reciprocal(reciprocal, operator):
+    """Reciprocal matrices that give the same scattering vectors with the new indices.
+
+    Parameters
+    ----------
+    reciprocal : ndarray, shape (..., 3, 3)
+        Columns a*, b*, c*: q = reciprocal @ hkl.
+    operator : ndarray, shape (..., 3, 3)
+
+    Returns
+    -------
+    ndarray, shape (..., 3, 3)
+    """
+    return reciprocal @ np.linalg.inv(np.swapaxes(operator, -1, -2))
+
+
+def described(operator):
+    """An operator in the field's writing, for example 'k,h,-l'."""
+    parts = []
+    for column in np.asarray(operator).T:
+        text = ""
+        for factor, letter in zip(column, "hkl", strict=True):
+            if abs(factor) > _SAME:
+                number = "" if abs(abs(factor) - 1) < _SAME else f"{abs(factor):.4g}"
+                sign = "-" if factor < 0 else ("+" if text else "")
+                text += f"{sign}{number}{letter}"
+        parts.append(text or "0")
+    return ",".join(parts)
