@@ -47,6 +47,38 @@ class Indexing:
 
 
 @dataclass(frozen=True)
+class Geometry:
+    """Refinement of the detector geometry, and the search for a wrong beam centre or camera length."""
+
+    level: str = setting(
+        "rigid_groups",
+        "what moves by itself: the smallest rigid groups of the geometry (panels, where there are none), panels, or only all together",
+        choices=("rigid_groups", "panels", "overall"),
+    )
+    distance: bool = setting(False, "refine the camera length too; the crystals' cells are then held to the given one")
+    cell_spread: float = setting(
+        0.002,
+        "relative standard deviation of the crystals' cells about the given one, with distance",
+        low=1e-5,
+        high=0.05,
+    )
+    out_of_plane: bool = setting(
+        False, "refine distances and tilts of the groups too, where the crystals determine them"
+    )
+    min_crystals: int = setting(50, "with fewer crystals only the overall shift is refined", low=5)
+    max_crystals: int = setting(5000, "of more crystals so many are used, evenly spread", low=50)
+    min_peaks: int = setting(50, "a group with fewer matched peaks does not move by itself", low=10)
+    search: str = setting(
+        "auto",
+        "search for the beam centre and the camera length first: never, always, or if strong hits are not indexed (auto)",
+        choices=("auto", "always", "never"),
+    )
+    search_shift: float = setting(8.0, "how far the beam centre is searched each way, pixel", low=0, high=100)
+    search_distance: float = setting(0.03, "how far the camera length is searched each way, relative", low=0, high=0.1)
+    search_frames: int = setting(50, "strong frames that are searched with", low=5, high=1000)
+
+
+@dataclass(frozen=True)
 class Integration:
     """Prediction of reflections and summation of their intensities."""
 
@@ -109,6 +141,7 @@ class Report:
 STAGES = {
     "peaks": Peaks,
     "indexing": Indexing,
+    "geometry": Geometry,
     "integration": Integration,
     "merging": Merging,
     "figures_of_merit": FiguresOfMerit,
