@@ -32,6 +32,7 @@ COMMANDS = {
     "merging": "scale and merge",
     "figures_of_merit": "figures of merit, by shell and overall",
     "export": "write MTZ and HKL files",
+    "difference": "isomorphous difference of two groups",
     "report": "write the HTML report",
     "doctor": "what is installed, what works from here, what is missing",
 }

@@ -6,6 +6,7 @@ unmerged.mtz holds one batch a crystal. I and SIGI are the observation times SCA
 s = sin(theta) / lambda; FRACTIONCALC is the partiality by the merger's curve, by which I is NOT divided; XDET and YDET are fs and
 ss in pixels; EXCITATION is the distance from the Ewald sphere in 1/angstrom.
 The .hkl files are merged in the Laue group.
+With --group everything is of that group of a split dataset, and there is no unmerged MTZ.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ from sfxflow.cell import inverse_resolution
 from sfxflow.errors import InputError
 from sfxflow.io.files import provenance
 from sfxflow.io.hkl import write_hkl
-from sfxflow.io.merged import read_merged
+from sfxflow.io.merged import read_groups, read_merged
 from sfxflow.io.mtz import Batch, Header, write_merged_mtz, write_unmerged_mtz
 from sfxflow.io.table import open_chunk, read_rows
 from sfxflow.merging.corrected import excitation_in_widths, on_curve, scale_used
@@ -34,6 +35,7 @@ _CRYSTALS_PER_BLOCK = 500
 def add_arguments(parser):
     """Arguments of `sfxflow export`."""
     parser.add_argument("--merged", required=True, metavar="FILE", help="merged file (merged.h5)")
+    parser.add_argument("--group", metavar="NAME", help="only this group, where the dataset is split")
     parser.add_argument(
         "--integrated", nargs="*", default=[], metavar="FILE", help="the integrated chunk files that were merged"
     )
@@ -41,7 +43,7 @@ def add_arguments(parser):
         "--settings", default="", metavar="JSON", help="settings of the stage; the defaults where not given"
     )
     parser.add_argument("--mtz", required=True, metavar="FILE", help="merged MTZ, to write")
-    parser.add_argument("--unmerged", required=True, metavar="FILE", help="unmerged MTZ, to write")
+    parser.add_argument("--unmerged", metavar="FILE", help="unmerged MTZ, to write")
     parser.add_argument("--hkl", required=True, metavar="FILE", help="merged reflection list, to write")
     parser.add_argument(
         "--half1", required=True, metavar="FILE", help="reflection list of the first half set, to write"
@@ -52,14 +54,18 @@ def add_arguments(parser):
 
 
 def run(args):
-    """Write the five files."""
+    """Write the files."""
     settings = settings_from_json("export", args.settings)
+    if args.group and args.unmerged:
+        raise InputError("--unmerged: the unmerged file is of the whole dataset; leave it out with --group")
     merged, crystals, curve, attrs = read_merged(args.merged)
-    chunks = _chunks(attrs["integrated"], args.integrated, args.merged)
+    if args.group:
+        merged = read_groups(args.merged, args.group).tables[args.group]
+    chunks = _chunks(attrs["integrated"], args.integrated, args.merged) if args.unmerged else []
     origin = provenance({"free_fraction": settings.free_fraction}, [args.merged, *chunks])
     group = space_group(attrs["space_group"])
     header = Header(
-        title=f"{attrs['dataset']} by {origin['program']}",
+        title=" ".join(filter(None, [attrs["dataset"], args.group, f"by {origin['program']}"])),
         dataset=attrs["dataset"],
         group=group,
         cell=attrs["cell"],
@@ -68,14 +74,15 @@ def run(args):
     )
     hkl = np.column_stack([merged["h"], merged["k"], merged["l"]])
     # First what reads the chunk files: where one of them is damaged, nothing is written.
-    curve = _complete_curve(curve, crystals, attrs, chunks)
-    write_unmerged_mtz(args.unmerged, header, _blocks(chunks, crystals, curve, attrs))
+    if args.unmerged:
+        curve = _complete_curve(curve, crystals, attrs, chunks)
+        write_unmerged_mtz(args.unmerged, header, _blocks(chunks, crystals, curve, attrs))
     write_merged_mtz(args.mtz, header, hkl, _merged_columns(merged, hkl, attrs, settings, group))
     _write_lists(args, merged, hkl, point_group_name(group), origin)
     n_merged = sum(status == "merged" for status in crystals["status"])
-    print(
-        f"{len(hkl)} reflections, {n_merged} crystals of {len(crystals['status'])}: {args.mtz}, {args.unmerged}, {args.hkl}"
-    )
+    whole = f"{n_merged} crystals of {len(crystals['status'])}"
+    written = ", ".join(path for path in (args.mtz, args.unmerged, args.hkl) if path)
+    print(f"{len(hkl)} reflections, {f'group {args.group}' if args.group else whole}: {written}")
 
 
 def _chunks(expected, given, merged):

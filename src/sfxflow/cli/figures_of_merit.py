@@ -17,7 +17,7 @@ from sfxflow.io.cell_file import read_cell
 from sfxflow.io.crystfel_tables import ANOMALOUS_FIGURES, PAIR_FIGURES, pair_text, single_text
 from sfxflow.io.files import provenance, written_whole
 from sfxflow.io.hkl import read_hkl
-from sfxflow.io.merged import read_merged
+from sfxflow.io.merged import read_groups, read_merged
 from sfxflow.io.mtz import read_intensities
 from sfxflow.point_group import centering_of, is_centric, is_centrosymmetric, point_group, point_group_name
 from sfxflow.settings import settings_from_json
@@ -41,6 +41,9 @@ _SHOWN = (
 def add_arguments(parser):
     """Arguments of `sfxflow figures_of_merit`."""
     parser.add_argument("--merged", metavar="FILE", help="merged file of sfxflow (merged.h5)")
+    parser.add_argument(
+        "--group", metavar="NAME", help="of the merged file only this group, where the dataset is split"
+    )
     parser.add_argument("--hkl", metavar="FILE", help="by hand: merged reflection list (.hkl)")
     parser.add_argument("--half1", metavar="FILE", help="by hand: reflection list of the first half of the data")
     parser.add_argument("--half2", metavar="FILE", help="by hand: reflection list of the second half of the data")
@@ -65,7 +68,9 @@ def run(args):
     """Read, compute, write; prints the overall figures."""
     settings = settings_from_json("figures_of_merit", args.settings)
     s_range = _s_range(settings)
-    dataset, origin = _from_merged(args.merged) if args.merged else _from_lists(args)
+    if args.group and not args.merged:
+        raise InputError("--group: groups are parts of a merged file; give --merged")
+    dataset, origin = _from_merged(args.merged, args.group) if args.merged else _from_lists(args)
     if args.reference:
         dataset, origin = _with_reference(dataset, origin, args.reference)
     overall, shells = figures(dataset, *s_range, settings.n_shells)
@@ -105,8 +110,13 @@ def _s_range(settings):
     return (None if d_max is None else 1.0 / d_max), (None if d_min is None else 1.0 / d_min)
 
 
-def _from_merged(path):
+def _from_merged(path, part=None):
     merged, _, _, attrs = read_merged(path)
+    of_group = {}
+    if part:
+        groups = read_groups(path, part)
+        merged = groups.tables[part]
+        of_group = {"group": part, "split_by": groups.by, "n_crystals": groups.n_crystals[part]}
     group = space_group(attrs["space_group"])
     hkl = np.column_stack([merged["h"], merged["k"], merged["l"]]).astype(np.int32)
     crystal = Crystal(attrs["cell"], centering_of(group), rotations(group))
@@ -128,6 +138,7 @@ def _from_merged(path):
         "dataset": attrs["dataset"],
         "space_group": group.xhm(),
         "point_group": point_group_name(group),
+        **of_group,
     }
     return dataset, origin
 
