@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from sfxflow.indexing import search
-from sfxflow.indexing.lattice import half_sphere, reduce_basis
+from sfxflow.indexing.lattice import half_sphere, reduce_basis, sublattice_tests
 from sfxflow.small_matrices import inverse3
 
 #: A step along a vector's length or across it turns the phase of the outermost peaks that direct the search by this much.
@@ -25,7 +25,13 @@ VECTOR_TOLERANCES = np.array([0.3, 0.2, 0.15, 0.12])
 CELL_TOLERANCES = np.array([0.3, 0.25, 0.2, 0.16, 0.14, 0.12, 0.12])
 MEMBER_TOLERANCE = 0.15
 SIGNIFICANCE_TOLERANCES = np.array([0.06, 0.09, 0.12, 0.16, 0.2])
+#: Peaks this near in index space tell whether a cell is a multiple of the true one: fewer than this share of them off a sub-lattice.
+SUPERCELL_TOLERANCE = 0.16
+OFF_SUBLATTICE = 0.08
+#: Fewest peaks that a lattice must explain.
+LEAST_EXPLAINED = 8
 _WORDS = MOST_PEAKS // 64
+_FORMS, _MODULI = sublattice_tests()
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,38 @@ def find_cell(q, weight, ball, n_vectors=1200, n_distinct=36):
         log10_p, _ = search.significance(reciprocal, q, SIGNIFICANCE_TOLERANCES)
         if log10_p < best_p:
             best, best_p = reciprocal, log10_p
-    return (None, 0.0) if best is None else (reduce_basis(np.linalg.inv(best)), best_p)
+    return (None, 0.0) if best is None else (without_supercell(np.linalg.inv(best), q), best_p)
+
+
+def without_supercell(basis, q):
+    """Reduced basis of the lattice after division by 2 or 3 wherever all explained peaks lie on a sub-lattice.
+
+    Parameters
+    ----------
+    basis : ndarray, shape (3, 3)
+        Rows, angstrom.
+    q : ndarray, shape (n, 3)
+        1/angstrom.
+
+    Notes
+    -----
+    If form . h is a multiple of m for all reflections, then form . (a, b, c) / m is a lattice vector too.
+    """
+    while True:
+        indices = q @ basis.T
+        hkl = np.rint(indices).astype(int)
+        explained = (np.linalg.norm(indices - hkl, axis=1) < SUPERCELL_TOLERANCE) & np.any(hkl != 0, axis=1)
+        if explained.sum() < LEAST_EXPLAINED:
+            return reduce_basis(basis)
+        off = np.mean((hkl[explained] @ _FORMS.T) % _MODULI != 0, axis=0)
+        worst = int(np.argmin(off))
+        if off[worst] >= OFF_SUBLATTICE:
+            return reduce_basis(basis)
+        form, modulus = _FORMS[worst], _MODULI[worst]
+        row = int(np.flatnonzero(form)[0])
+        form = form * int(form[row]) % modulus  # 2 x 2 = 1 modulo 3: the row's own factor becomes 1
+        basis = basis.copy()
+        basis[row] = form @ basis / modulus
 
 
 @njit(cache=True)
@@ -233,5 +270,7 @@ def fit_free_cell(reciprocal, q, weight, tolerances):
         inverse = inverse3(left)
         for r in range(3):
             for s in range(3):
-                reciprocal[r, s] = right[r, 0] * inverse[0, s] + right[r, 1] * inverse[1, s] + right[r, 2] * inverse[2, s]
+                reciprocal[r, s] = (
+                    right[r, 0] * inverse[0, s] + right[r, 1] * inverse[1, s] + right[r, 2] * inverse[2, s]
+                )
     return True

@@ -1,0 +1,196 @@
+"""The crystal forms of a dataset: cells on which frames agree, and which then index the frames that they came from.
+
+The densest cluster of the cells of single frames gives a conventional cell; all frames are indexed with it as any run is, with the tests
+against sub-lattices and super-lattices. A cell that indexes most of its own cluster is a crystal form. Its frames are put aside, and
+the rest is looked through for another form.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from sfxflow.cell import Cell
+from sfxflow.indexing.cell_clusters import basis_parameters, densest_cluster
+from sfxflow.indexing.conventional import possible_cells
+from sfxflow.indexing.frame import index_frame
+from sfxflow.indexing.lattice import PRIMITIVE, reduce_basis
+from sfxflow.indexing.refine import refine_lattice
+
+#: Symmetry that a lattice has within this is taken for a start (metric, relative: 0.9 degrees, or 0.8 %); see `_symmetry`.
+FIRST_TOLERANCE = 0.016
+#: A symmetry is broken where a length or an angle of the frames' cells is off by so many of their standard deviations ...
+BROKEN_SIGMAS = 2.0
+#: ... and by more than this (relative, and degree), which errors of the geometry may do.
+BROKEN_LENGTH = 0.0015
+BROKEN_ANGLE = 0.12
+#: With fewer frames nothing is said about a small deviation from symmetry.
+LEAST_FRAMES_FOR_SYMMETRY = 8
+#: Clusters that are tried before the search for more forms is given up.
+_MOST_CLUSTERS = 8
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A frame that was indexed with a cell, or not.
+
+    Attributes
+    ----------
+    reason : str
+        Why it was not indexed; empty if it was.
+    basis : ndarray, shape (3, 3), or None
+        Rows of the reduced primitive cell, refined without any symmetry, angstrom.
+    """
+
+    reason: str
+    basis: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Form:
+    """A crystal form, or a cluster that is none.
+
+    Attributes
+    ----------
+    cell : sfxflow.cell.Cell
+        Conventional cell.
+    members : ndarray of int, shape (n,)
+        Frames whose own cells agree.
+    indexed : ndarray of int, shape (m,)
+        Frames that this cell indexes, of those that no form before had.
+    member_share : float
+        Share of `members` that it indexes.
+    reasons : dict
+        Why other members are not indexed, with their numbers.
+    accepted : bool
+    parameters : ndarray, shape (m, 6)
+        Conventional cells of the indexed frames, each refined without symmetry, angstrom and degree.
+    pseudo : tuple of float or None
+        Where the lattice nearly has higher symmetry: by how much (relative length, degree) it misses it.
+    """
+
+    cell: Cell
+    members: np.ndarray
+    indexed: np.ndarray
+    member_share: float
+    reasons: dict
+    accepted: bool
+    parameters: np.ndarray = field(default_factory=lambda: np.empty((0, 6)))
+    pseudo: tuple | None = None
+
+
+def check_frame(peaks, target, to_panel, wavelength, pixel_size, settings):
+    """Index a frame with a cell, and refine the lattice that is accepted without symmetry.
+
+    Parameters
+    ----------
+    peaks, target, to_panel, wavelength, pixel_size, settings
+        As in `sfxflow.indexing.frame.index_frame`.
+
+    Returns
+    -------
+    Checked
+    """
+    accepted, reason = index_frame(peaks, target, to_panel, wavelength, pixel_size, settings)
+    if not accepted:
+        return Checked(reason or "too few peaks", None)
+    refined = accepted[0].refined
+    free = replace(target.cell, lattice_type="triclinic", unique_axis="*")
+    refined = refine_lattice(
+        refined.reciprocal,
+        free,
+        peaks,
+        to_panel,
+        wavelength,
+        start_sigma=refined.profile_sigma,
+        pixel_size=pixel_size,
+    )
+    if not np.all(np.isfinite(refined.reciprocal)):
+        return Checked("refinement failed", None)
+    return Checked("", reduce_basis(PRIMITIVE[target.cell.centering] @ np.linalg.inv(refined.reciprocal)))
+
+
+def find_forms(bases, index, *, min_frames, min_share):
+    """The crystal forms among the frames of a dataset.
+
+    Parameters
+    ----------
+    bases : sequence of ndarray, shape (3, 3), or None
+        Reduced cell of each frame, None where none was found.
+    index : callable
+        index(cell, frames) gives a list of `Checked`, one for each of `frames` (positions in `bases`).
+    min_frames : int
+        Fewest frames that must agree on a cell.
+    min_share : float
+        Share of them that the cell must index.
+
+    Returns
+    -------
+    list of Form
+        Accepted ones first, those with more indexed frames before those with fewer.
+    """
+    forms = []
+    to_cluster = np.array([i for i, basis in enumerate(bases) if basis is not None], dtype=int)
+    to_index = np.arange(len(bases))
+    for _ in range(_MOST_CLUSTERS):
+        cluster = densest_cluster(np.array([bases[i] for i in to_cluster]))
+        if len(cluster.members) < min_frames:
+            break
+        members = to_cluster[cluster.members]
+        form = _tested(cluster.basis, members, to_index, index, min_share)
+        forms.append(form)
+        used = np.union1d(members, form.indexed) if form.accepted else members
+        to_cluster = np.setdiff1d(to_cluster, used)
+        if form.accepted:
+            to_index = np.setdiff1d(to_index, form.indexed)
+    # What remains of the frames of a form, with a multiple of its cell for instance, is not a form of its own.
+    forms = [form for form in forms if not form.accepted or len(form.indexed) >= min_frames]
+    return sorted(forms, key=lambda form: (not form.accepted, -len(form.indexed)))
+
+
+def _tested(basis, members, frames, index, min_share):
+    """The form that the cell in the middle of a cluster gives."""
+    cell = next(possible_cells(basis, FIRST_TOLERANCE)).cell
+    indexed, share, reasons, found = _indexed(cell, members, frames, index)
+    accepted = share >= min_share
+    if not accepted or not len(found):
+        return Form(cell, members, indexed, share, reasons, False)
+    cluster = densest_cluster(found)
+    symmetry, pseudo = _symmetry(cluster)
+    if symmetry.cell.lattice_type != cell.lattice_type or symmetry.cell.centering != cell.centering:
+        indexed, share, reasons, found = _indexed(symmetry.cell, members, frames, index)
+        accepted = share >= min_share
+        cluster = densest_cluster(found) if len(found) else cluster
+    own = np.array([basis_parameters(symmetry.axes @ setting) for setting in cluster.bases])
+    return Form(symmetry.cell, members, indexed, share, reasons, accepted, own, pseudo)
+
+
+def _indexed(cell, members, frames, index):
+    checked = index(cell, frames)
+    indexed = np.array([i for i, result in zip(frames, checked, strict=True) if result.basis is not None], dtype=int)
+    reasons = Counter(r.reason for i, r in zip(frames, checked, strict=True) if r.basis is None and i in members)
+    found = np.array([result.basis for result in checked if result.basis is not None]).reshape(-1, 3, 3)
+    return indexed, float(np.isin(members, indexed).mean()), dict(reasons), found
+
+
+def _symmetry(cluster):
+    """The highest symmetry that the frames' cells do not contradict, and by how much a higher one is missed.
+
+    Every frame's cell is brought into one setting; where the symmetry holds only nearly, all of them deviate from it alike, otherwise
+    they scatter about it.
+    """
+    missed = None
+    for candidate in possible_cells(cluster.basis, FIRST_TOLERANCE):
+        settings = np.array([basis_parameters(candidate.axes @ basis) for basis in cluster.bases])
+        expected = np.array(candidate.cell.parameters)
+        size = np.exp(np.mean(np.log(settings[:, :3] / expected[:3]), axis=1, keepdims=True))
+        off = np.hstack([settings[:, :3] / expected[:3] / size - 1.0, settings[:, 3:] - expected[3:]])
+        middle = np.median(off, axis=0)
+        spread = 1.48 * np.median(np.abs(off - middle), axis=0)
+        limits = np.repeat([BROKEN_LENGTH, BROKEN_ANGLE], 3)
+        broken = np.abs(middle) > np.maximum(limits, BROKEN_SIGMAS * spread)
+        if len(settings) < LEAST_FRAMES_FOR_SYMMETRY or not broken.any():
+            return candidate, missed
+        if missed is None:
+            missed = (float(np.abs(middle[:3]).max()), float(np.abs(middle[3:]).max()))
+    return candidate, missed
