@@ -14,9 +14,9 @@ q : float64, shape (n_reflections,)
     1/d.
 curve, slope, spread : float64, shape (n_rows, n_nodes)
     Partiality, its derivative with x, and the variance of the partiality's error, at nodes of x, rows by q^2.
-numbers : float64, shape (5,)
-    Nodes per unit of x, rows per unit of q^2, reference width R, min_partiality, and 1 where the height goes with 1/width,
-    0 where it is the same everywhere.
+numbers : float64, shape (6,)
+    Nodes per unit of x, rows per unit of q^2, reference width R, min_partiality, 1 where the height goes with 1/width and
+    0 where it is the same everywhere, and the largest square of a partiality's relative error with which an observation is merged.
 """
 
 import numpy as np
@@ -83,6 +83,12 @@ def _background(intensity, sigma, gain):
     return max(variance - gain * max(intensity, 0.0), _LEAST_BACKGROUND * variance)
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _tells(height, uncertain, peak, numbers):
+    """An observation is merged where the curve is high enough, and its error small enough against it."""
+    return height > numbers[3] * peak and uncertain < numbers[5] * height * height
+
+
 @njit(cache=True, nogil=True)
 def merge_block(
     offsets, reflection, excitation, intensity, sigma, polarisation, azimuth, weight,
@@ -118,9 +124,9 @@ def merge_block(
             row = min(int(q2 * numbers[1]), rows - 1)
             part = place - node
             height = curve[row, node] + part * (curve[row, node + 1] - curve[row, node])
-            if height <= numbers[3] * curve[row, 0] or weight[j] == 0:
-                continue
             uncertain = spread[row, node] + part * (spread[row, node + 1] - spread[row, node])
+            if not _tells(height, uncertain, curve[row, 0], numbers) or weight[j] == 0:
+                continue
             g = base * height
             gain = photon / polarisation[j]
             level = max(current[h], 0.0)
@@ -185,7 +191,7 @@ def pack(
             uncertain = spread[row, node] + part * (spread[row, node + 1] - spread[row, node])
         g = base * height
         own_a, own_b = 0.0, 0.0
-        if height > numbers[3] * curve[row, 0] and weight[j] > 0 and counts:
+        if _tells(height, uncertain, curve[row, 0], numbers) and weight[j] > 0 and counts:
             level = max(current[h], 0.0)
             merged_variance = background + gain * g * level + uncertain * (base * level) ** 2
             w = weight[j] / (FULL_WEIGHT * merged_variance)

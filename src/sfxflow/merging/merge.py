@@ -19,6 +19,8 @@ FEWEST_CRYSTALS_FOR_CURVE = 5
 _B_FROM, _CURVE_FROM, _GEOMETRY_FROM, _ROBUST_FROM, _AGREEMENT_FROM = 1, 1, 2, 3, 4
 #: Most steps of a crystal's fit in a cycle.
 _STEPS = 2
+#: Observations whose partiality is more uncertain than this, relatively, are not merged: a low one would say nothing of the intensity.
+_LARGEST_ERROR = 0.35
 #: Bytes that the sums of all threads together may take: fewer threads work where there are many reflections and groups.
 _SUMS_MEMORY = 512 << 20
 
@@ -175,6 +177,7 @@ class _Run:
                 self.reference_width,
                 0.0 if unity else self.settings.min_partiality,
                 0.0 if unity else 1.0,
+                np.inf if unity else _LARGEST_ERROR**2,
             ]
         )
 
