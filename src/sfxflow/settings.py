@@ -40,7 +40,11 @@ class Indexing:
 
     max_lattices: int = setting(4, "most lattices looked for in a frame", low=1)
     min_peaks: int = setting(6, "fewest peaks that a lattice must explain", low=4)
-    max_log10_p: float = setting(-14.0, "significance: log10 of the chance of a random fit must be lower", high=0)
+    max_log10_p: float | None = setting(
+        None,
+        "significance: log10 of the chance of a random fit must be lower; none: calibrated on the run's own peaks",
+        high=0,
+    )
     cell_tolerance: float = setting(0.03, "largest relative deviation of a cell length", low=0, high=0.2)
     angle_tolerance: float = setting(1.5, "largest deviation of a cell angle, degree", low=0, high=10)
     max_bad_frames: float = setting(0.5, "fraction of failed frames above which the job fails", low=0, high=1)

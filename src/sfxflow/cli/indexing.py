@@ -14,9 +14,19 @@ from sfxflow.cell import parameters_of
 from sfxflow.cli import options
 from sfxflow.errors import InputError
 from sfxflow.geometry import panel_arrays
-from sfxflow.indexing.frame import frame_peaks, index_frame, panel_inverses, prepare_target
+from sfxflow.indexing.acceptance import believed, judge_run, proposed_cell
+from sfxflow.indexing.frame import (
+    DEFAULT_LOG10_P,
+    MOST_PEAKS,
+    frame_peaks,
+    index_candidates,
+    panel_inverses,
+    prepare_target,
+    strength_weights,
+)
 from sfxflow.indexing.pool import pool_lattices
 from sfxflow.indexing.refine import refine_lattice
+from sfxflow.indexing.significance import FALSE_RATE, calibrated_cut, chance_fit, copies_of
 from sfxflow.io.cell_file import check_cell, lattice_of, read_cell
 from sfxflow.io.files import provenance_json
 from sfxflow.io.geometry import read_geometry
@@ -68,17 +78,24 @@ def run(args):
     hits = [i for i, status in enumerate(frames["status"]) if status == Status.hit]
 
     setup = (args.peaks, detector, cell, settings)
+    cut, origin = _significance_cut(setup, frames, hits, args.threads)
+    setup = (args.peaks, detector, cell, replace(settings, max_log10_p=cut))
     progress = Progress("hits indexed", len(hits))
-    lattices, reasons = {}, Counter()
+    candidates, refused = {}, {}
     for i, (found, reason) in zip(hits, ordered_map(_index, _prepare, setup, hits, args.threads), strict=True):
-        lattices[i] = found
-        if not found:
-            frames["message"][i] = reason
-            reasons[reason] += 1
+        candidates[i], refused[i] = found, reason
         progress.add()
     progress.finish()
 
-    warning = _misfit(frames, lattices, reasons, cell)
+    verdict = judge_run([lattice["evidence"] for found in candidates.values() for lattice in found])
+    lattices, reasons = {}, Counter()
+    for i, found in candidates.items():
+        lattices[i], doubt = _believed(found, verdict)
+        if not lattices[i]:
+            frames["message"][i] = doubt or refused[i]
+            reasons[doubt or refused[i]] += 1
+
+    warning = _misfit(frames, lattices, reasons, cell, verdict)
     profile = _pool(lattices, frames, detector)
     with hdf5_written_whole(args.output) as handle:
         writer = ChunkWriter(
@@ -87,6 +104,8 @@ def run(args):
             ["frames", "crystals"],
         )
         handle.attrs["warning"] = warning
+        handle.attrs["max_log10_p"] = cut
+        handle.attrs["max_log10_p_from"] = origin
         handle.attrs["cell"] = cell.parameters
         handle.attrs["space_group"] = group.xhm()
         indexed = [(i, found) for i, found in lattices.items() if found]
@@ -109,6 +128,7 @@ def run(args):
         writer.append("frames", frames)
     n_indexed = int(np.count_nonzero(frames["status"] == Status.indexed))
     print(
+        f"significance: log10 P below {cut:.1f} ({origin})\n"
         f"{len(hits)} hits: {n_indexed} indexed, {n_lattices} lattices"
         + "".join(f"; {reason}: {count}" for reason, count in reasons.most_common()),
         file=sys.stderr,
@@ -170,10 +190,39 @@ def _prepare(peak_file, detector, cell, settings, profile=None):
     return _Indexer(peak_file, detector, cell, settings, profile)
 
 
+def _significance_cut(setup, frames, hits, threads):
+    """log10 P that a lattice must be below, and where it comes from."""
+    settings = setup[-1]
+    if settings.max_log10_p is not None:
+        return settings.max_log10_p, "settings"
+    copies = copies_of([i for i in hits if frames["n_peaks"][i] >= settings.min_peaks])
+    cut = calibrated_cut(list(ordered_map(_chance_fit, _prepare, setup, copies, threads)))
+    if cut is None:
+        return DEFAULT_LOG10_P, f"default: {len(copies)} copies of hits are too few to calibrate it"
+    return cut, f"{FALSE_RATE:.0%} of {len(copies)} copies of hits with scrambled azimuths"
+
+
+def _chance_fit(indexer, task):
+    i, copy = task
+    peaks, _, _ = indexer.peaks(i)
+    strongest = np.argsort(-peaks.intensity, kind="stable")[:MOST_PEAKS]
+    weight = strength_weights(peaks.intensity[strongest])
+    return chance_fit(peaks.q[strongest], weight, indexer.target.lattice, [i, copy])
+
+
 def _index(indexer, i):
     peaks, length, to_panel = indexer.peaks(i)
-    accepted, reason = index_frame(peaks, indexer.target, to_panel, length, indexer.pixel_size, indexer.settings)
-    return [_summary(lattice, peaks) for lattice in accepted], reason
+    found, reason = index_candidates(peaks, indexer.target, to_panel, length, indexer.pixel_size, indexer.settings)
+    return [_summary(lattice, peaks) for lattice in found], reason
+
+
+def _believed(found, verdict):
+    """The lattices of a frame up to the first that is not believed, and why that is not."""
+    for n, lattice in enumerate(found):
+        doubt = believed(lattice["evidence"], verdict)
+        if doubt:
+            return found[:n], doubt
+    return found, ""
 
 
 def _summary(lattice, peaks):
@@ -184,6 +233,7 @@ def _summary(lattice, peaks):
         "reciprocal": refined.reciprocal,
         "log10_p": lattice.log10_p,
         "members": lattice.members,
+        "evidence": lattice.evidence,
         "sigma": refined.profile_sigma,
         "pooled": (
             np.linalg.norm(peaks.q[members], axis=1),
@@ -248,15 +298,28 @@ def _refine(indexer, task):
     return rows
 
 
-def _misfit(frames, lattices, reasons, cell):
+def _misfit(frames, lattices, reasons, cell, verdict):
     """A sentence that says that the cell does not fit, empty if it does or if too few strong hits can tell."""
     strong = [i for i in lattices if frames["n_peaks"][i] >= _STRONG_PEAKS]
     indexed = sum(bool(lattices[i]) for i in strong)
-    if len(strong) < _STRONG_HITS or indexed >= _FITTING_SHARE * len(strong):
+    few = len(strong) < _STRONG_HITS
+    if not verdict.refusal and (few or indexed >= _FITTING_SHARE * len(strong)):
         return ""
-    parameters = " ".join(f"{value:g}" for value in cell.parameters)
+    of_these = f"{len(lattices)} hits" if few else f"{len(strong)} frames with {_STRONG_PEAKS} peaks or more"
     why = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common())
+    hint = ""
+    if verdict.refusal:
+        size = "smaller" if verdict.refusal == "sub-lattice" else "larger"
+        proposed = proposed_cell(verdict, prepare_target(cell).lattice)
+        hint = (
+            f"the lattices together say that the primitive cell is {verdict.modulus} times {size}, "
+            f"{_in_words(np.round(proposed, 2))} when reduced; "
+        )
     return (
-        f"the cell {parameters} does not fit: {indexed} of {len(strong)} frames with {_STRONG_PEAKS} peaks or more accept a lattice "
-        f"({why}); check the cell, then the camera length, the beam centre and the photon energy"
+        f"the cell {_in_words(cell.parameters)} does not fit: {indexed} of {of_these} accept a lattice ({why}); {hint}"
+        "check the cell, then the camera length, the beam centre and the photon energy"
     )
+
+
+def _in_words(parameters):
+    return " ".join(f"{value:g}" for value in parameters)

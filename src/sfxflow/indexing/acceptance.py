@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sfxflow.cell import parameters_of
-from sfxflow.indexing.lattice import reduced_reciprocal, sublattice_tests
+from sfxflow.indexing.lattice import reduce_basis, reduced_reciprocal, sublattice_basis, sublattice_tests
 from sfxflow.indexing.search import log10_binomial_tail
 
 #: log10 of the likelihood ratio (true pairs among chance ones, against chance alone) that a refined lattice must reach, in all and for
@@ -188,6 +188,17 @@ def believed(evidence, verdict):
     if doubt == "sub-lattice" and np.all(verdict.dismissed[evidence.on_sublattice]):
         return ""
     return doubt
+
+
+def proposed_cell(verdict, lattice):
+    """Reduced primitive cell (angstrom, degree) that the lattices of a refused run speak for, shape (6,)."""
+    basis = sublattice_basis(verdict.form, verdict.modulus)
+    if verdict.refusal == "sub-lattice":
+        larger_reciprocal = basis @ np.linalg.inv(lattice.reduced).T
+        real = np.linalg.inv(larger_reciprocal).T
+    else:
+        real = basis @ lattice.reduced
+    return parameters_of(np.linalg.inv(reduce_basis(real)))
 
 
 def refusal(refined, peaks, target, settings, wavelength, pixel_size):

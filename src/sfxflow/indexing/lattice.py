@@ -180,6 +180,18 @@ def sublattice_tests():
     return np.array(forms), np.array(moduli)
 
 
+def sublattice_basis(form, modulus):
+    """Rows that span the integer vectors h with (form . h) divisible by `modulus` (2 or 3), ndarray of int, shape (3, 3)."""
+    axis = int(np.flatnonzero(np.asarray(form) % modulus)[0])
+    basis = np.eye(3, dtype=int)
+    for other in range(3):
+        # 1 and 2 are their own inverses modulo 3.
+        basis[other, axis] -= form[other] * form[axis] % modulus
+    basis[axis] = 0
+    basis[axis, axis] = modulus
+    return basis
+
+
 def half_sphere(spacing):
     """Directions that cover the half sphere z >= 0 evenly (Fibonacci lattice).
 
