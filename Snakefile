@@ -15,6 +15,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/example.smk"
 include: "workflow/rules/engines/builtin.smk"
 include: "workflow/rules/frames.smk"
+include: "workflow/rules/split.smk"
 include: "workflow/rules/merging.smk"
 include: "workflow/rules/figures_of_merit.smk"
 include: "workflow/rules/export.smk"
@@ -32,3 +33,4 @@ rule all:
             dataset=DATASETS,
             file=["merged.mtz", "figures_of_merit.json"],
         ),
+        split_files(groups=["merged.mtz"], differences=["difference.mtz"]),

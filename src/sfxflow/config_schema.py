@@ -31,6 +31,42 @@ def _names(choices, meaning):
     }
 
 
+def _split():
+    return {
+        "split": {
+            "type": ["string", "null"],
+            "description": "what groups are merged apart by: a column of the runs, an HDF5 path in the frame files (/entry_1/laser_on), "
+            "or a table of your own (.tsv)",
+            "default": None,
+            "minLength": 1,
+        },
+        "split_groups": {
+            "type": ["array", "object", "null"],
+            "description": "the groups: a list of values, or name of each group to its value; by default all values of a column",
+            "default": None,
+            "minItems": 1,
+            "minProperties": 1,
+            "items": {"type": ["string", "number"], "description": "a value; on, off, yes and no need quotes"},
+            "additionalProperties": {
+                "type": ["string", "number"],
+                "description": "the value of a group; on, off, yes and no need quotes",
+            },
+        },
+        "split_bins": {
+            "type": ["array", "null"],
+            "description": "limits of bins that numbers are sorted into, ascending, in place of split_groups",
+            "default": None,
+            "minItems": 2,
+            "items": {"type": "number", "description": "a limit; a bin holds its lower one"},
+        },
+        "split_reference": {
+            "type": ["string", "null"],
+            "description": "the group that is subtracted from each other one; by default the first",
+            "default": None,
+        },
+    }
+
+
 def _datasets():
     properties = {
         "cell": {
@@ -51,6 +87,7 @@ def _datasets():
             "description": "file of reference intensities (.hkl or .mtz) that the merged ones are compared with",
             "default": None,
         },
+        **_split(),
     }
     return {
         "type": "object",
