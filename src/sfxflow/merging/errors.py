@@ -1,64 +1,82 @@
-"""Uncertainties of merged intensities."""
+"""Uncertainties of merged intensities: one factor for each range of intensity, and what the crystals' parameters add."""
 
 import numpy as np
+from scipy.special import erfcx
 
-#: Bins of resolution and of significance, and the fewest degrees of freedom that a bin's factor may rest on.
-_N_RESOLUTION, _N_SIGNIFICANCE = 5, 4
+from sfxflow.merging.kernels import CAUCHY
+
+#: Ranges of intensity, and the weight in observations with which the factor of all ranges stands in for that of each.
+N_RANGES = 10
 _FEWEST = 100.0
+#: Variance of a mean with Cauchy's weights w(r) = 1 / (1 + r^2 / c^2), c = `CAUCHY`, of normal errors, times the sum of the
+#: weights: E[r^2 w^2] E[w] / E[(1 - r^2 / c^2) w^2]^2 (Huber 1981, Robust Statistics, equation 3.2.13).
+ROBUST_MEAN = 0.9402
 
 
-def chi_squared(sums):
-    """Weighted squares of the residuals of each reflection, and their degrees of freedom.
+def ranges(intensities, measured):
+    """Upper limits of the ranges of intensity but the last: as many of the measured reflections in each.
 
     Parameters
     ----------
-    sums : ndarray, shape (n, 4)
-        Of g y / var, g^2 / var, y^2 / var, and the number of observations.
+    intensities : ndarray, shape (n,)
+    measured : ndarray of bool, shape (n,)
 
     Returns
     -------
-    squares, freedom : ndarray, shape (n,)
+    ndarray, shape (N_RANGES - 1,)
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        explained = np.where(sums[:, 1] > 0, sums[:, 0] ** 2 / sums[:, 1], 0.0)
-    return np.maximum(sums[:, 2] - explained, 0.0), np.maximum(sums[:, 3] - 1.0, 0.0)
+    if not measured.any():
+        return np.zeros(N_RANGES - 1)
+    return np.quantile(intensities[measured], np.arange(1, N_RANGES) / N_RANGES)
 
 
-def corrected_sigma(sums, q):
-    """Factor on 1/sqrt(sum of weights) for each reflection: the root of chi^2 in its bin of resolution and significance.
+def mean_square(variance):
+    """Mean of r^2 with Cauchy's weights, where r is normal with this variance: 9 (1 - m) / m with m the mean weight."""
+    # m = sqrt(pi / 2) (c / s) exp(c^2 / 2 s^2) erfc(c / (s sqrt 2)), and erfcx is exp(x^2) erfc(x)
+    x = CAUCHY / np.sqrt(2.0 * np.asarray(variance, float))
+    weight = np.sqrt(np.pi) * x * erfcx(x)
+    return CAUCHY**2 * (1.0 - weight) / weight
+
+
+_VARIANCES = np.geomspace(1e-3, 1e3, 601)
+_MEAN_SQUARES = mean_square(_VARIANCES)
+
+
+def scatter(squares):
+    """Variance of the residuals, in units of what was expected of them, in each range of intensity.
 
     Parameters
     ----------
-    sums : ndarray, shape (n, 4)
-    q : ndarray, shape (n,)
-        1/d.
+    squares : ndarray, shape (N_RANGES, 2)
+        From `assessment.assess_block`: sums of the weights and of weight * residual^2.
+
+    Returns
+    -------
+    ndarray, shape (N_RANGES,)
+        1 where there is nothing to tell it from.
+    """
+    weights, weighted = squares.T
+    if not weights.sum() > 0:
+        return np.ones(len(squares))
+    overall = weighted.sum() / weights.sum()
+    ratio = (weighted + _FEWEST * overall) / (weights + _FEWEST)
+    return np.exp(np.interp(np.log(np.maximum(ratio, 1e-300)), np.log(_MEAN_SQUARES), np.log(_VARIANCES)))
+
+
+def merged_sigma(sums, factor):
+    """Standard uncertainties of merged intensities.
+
+    Parameters
+    ----------
+    sums : ndarray, shape (n, 5)
+        Of g y / var, g^2 / var, y^2 / var, the number of observations, and of the part of the crystals' parameters.
+    factor : ndarray, shape (n,)
+        `scatter` in the range of each reflection.
 
     Returns
     -------
     ndarray, shape (n,)
+        NaN where there is no observation.
     """
-    squares, freedom = chi_squared(sums)
-    factor = np.ones(len(sums))
-    if freedom.sum() <= 0:
-        return factor
-    overall = squares.sum() / freedom.sum()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        significance = np.where(sums[:, 1] > 0, sums[:, 0] / np.sqrt(sums[:, 1]), 0.0)
-    used = freedom > 0
-    shell = _quantile_bins(q, used, _N_RESOLUTION)
-    for s in range(_N_RESOLUTION):
-        own = shell == s
-        level = _quantile_bins(significance, used & own, _N_SIGNIFICANCE)
-        for b in range(_N_SIGNIFICANCE):
-            chosen = own & (level == b)
-            # few degrees of freedom: towards the overall value
-            value = (squares[chosen].sum() + _FEWEST * overall) / (freedom[chosen].sum() + _FEWEST)
-            factor[chosen] = np.sqrt(value)
-    return factor
-
-
-def _quantile_bins(values, used, n):
-    if not used.any():
-        return np.zeros(len(values), int)
-    edges = np.quantile(values[used], np.arange(1, n) / n)
-    return np.searchsorted(edges, values)
+    information = np.where(sums[:, 1] > 0, sums[:, 1], np.nan)
+    return np.sqrt((ROBUST_MEAN * factor + sums[:, 4] / information) / information)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sfxflow.cell import inverse_resolution
-from sfxflow.merging import kernels, partiality, scaling
-from sfxflow.merging.errors import corrected_sigma
+from sfxflow.merging import errors, kernels, partiality, scaling
+from sfxflow.merging.assessment import assess_block
 from sfxflow.merging.observations import Collector, ccp4_asymmetric_unit
 from sfxflow.settings import Merging
 from sfxflow.symmetry import reflection_key
@@ -19,8 +19,9 @@ FEWEST_CRYSTALS_FOR_CURVE = 5
 _B_FROM, _CURVE_FROM, _GEOMETRY_FROM, _ROBUST_FROM, _AGREEMENT_FROM = 1, 1, 2, 3, 4
 #: Most steps of a crystal's fit in a cycle.
 _STEPS = 2
-#: Observations whose partiality is more uncertain than this, relatively, are not merged: a low one would say nothing of the intensity.
-_LARGEST_ERROR = 0.35
+#: Observations whose partiality is more uncertain than this, relatively, and more than this many times as uncertain as where the
+#: curve is highest, are not merged: a low one would say nothing of the intensity.
+_LARGEST_ERROR, _LARGEST_ERROR_TO_PEAK = 0.35, 2.0
 #: Bytes that the sums of all threads together may take: fewer threads work where there are many reflections and groups.
 _SUMS_MEMORY = 512 << 20
 
@@ -134,6 +135,7 @@ def merge_blocks(blocks, collector, settings, threads=1, progress=None, parts=No
         # crystals of no group have a slot of their own, so that the slots add up to all
         other = len(parts.names)
         run.merge(np.where(parts.of_crystal < 0, other, parts.of_crystal), other + 1)
+    run.assess()
     return run.result(parts=parts)
 
 
@@ -162,14 +164,20 @@ class _Run:
         self.priors = scaling.first_priors()
         self.current = np.zeros(len(self.q))
         self.prior = np.ones(len(self.q))
-        self.sums = np.zeros((len(self.q), 4, 4))
-        self.apart = self.sums.reshape(len(self.q), 2, 1, 2, 4)
+        self.fitted = np.zeros(kernels.N_PARAMETERS, np.uint8)
+        self.slot = self.half.astype(np.uint16)
+        self.sums = np.zeros((len(self.q), 4, 5))
+        self.apart = self.sums.reshape(len(self.q), 2, 1, 2, 5)
         self.total = self.sums.sum(axis=1)
+        self.scatter = np.ones(errors.N_RANGES)
+        self.levels = np.zeros(errors.N_RANGES - 1)
 
     @property
     def numbers(self):
         """What the kernels take as `numbers`."""
         unity = self.model == "unity"
+        peak = float(np.median(np.sqrt(self.curve.spread[:, 0]) / self.curve.values[:, 0]))
+        largest_error = max(_LARGEST_ERROR, _LARGEST_ERROR_TO_PEAK * peak)
         return np.array(
             [
                 partiality.NODES_PER_UNIT,
@@ -177,7 +185,7 @@ class _Run:
                 self.reference_width,
                 0.0 if unity else self.settings.min_partiality,
                 0.0 if unity else 1.0,
-                np.inf if unity else _LARGEST_ERROR**2,
+                np.inf if unity else largest_error**2,
             ]
         )
 
@@ -188,7 +196,7 @@ class _Run:
             self.current[:] = self.prior
         else:
             self.merge()
-        fitted = np.zeros(kernels.N_PARAMETERS, np.uint8)
+        fitted = self.fitted
         fitted[0] = 1
         fitted[1] = cycle >= _B_FROM
         fitted[2:] = cycle >= _GEOMETRY_FROM and self.model != "unity"
@@ -207,13 +215,13 @@ class _Run:
     def merge(self, group=None, n_groups=1):
         """Merge with the present scales, curve and weights; with `group` (of each crystal, from 0) also each group by itself."""
         numbers = self.numbers
-        slot = self.half.astype(np.uint16) if group is None else (2 * group + self.half).astype(np.uint16)
+        self.slot = self.half.astype(np.uint16) if group is None else (2 * group + self.half).astype(np.uint16)
 
         def work(block, sums):
             own = slice(block.first_crystal, block.first_crystal + len(block.offsets) - 1)
             kernels.merge_block(
                 block.offsets, *block.columns.values(), self.state[own], self.shape[own], self.active[own],
-                slot[own], self.q, self.current, self.curve.values, self.curve.spread, numbers, sums,
+                self.slot[own], self.q, self.current, self.curve.values, self.curve.spread, numbers, sums,
             )  # fmt: skip
 
         sums = self._added(work, (len(self.q), 4 * n_groups, 4))
@@ -243,9 +251,35 @@ class _Run:
 
         sums = self._added(work, (partiality.N_RANGES, partiality.n_bins(self.curve.x_max), 4))
         if steps:
-            information = self.total[:, 1] + 1 / self.prior**2
-            self.current = (self.total[:, 0] + 1 / self.prior) / information
+            self.current = self._posterior()
         return sums
+
+    def assess(self):
+        """After the last merge: what the uncertainties are made of. `sums` get a column for what the crystals' parameters add."""
+        total = scaling.known_of_mates(self.sums, self.settings.anomalous)
+        precision = 1.0 / np.asarray(self.priors) ** 2
+        intensities = self._posterior()
+        self.levels = errors.ranges(intensities, self.total[:, 3] >= 2)
+        squares = {}
+
+        def work(block, common):
+            own = slice(block.first_crystal, block.first_crystal + len(block.offsets) - 1)
+            squares[block.first_crystal] = np.zeros((errors.N_RANGES, 2))
+            assess_block(
+                block.offsets, *block.columns.values(), self.state[own], self.shape[own], self.active[own], self.slot[own],
+                self.q, self.current, intensities, total, self.prior, self.curve.values, self.curve.slopes, self.curve.spread,
+                self.numbers, precision, self.fitted, self.levels, common, squares[block.first_crystal],
+            )  # fmt: skip
+
+        common = self._added(work, (len(self.q), self.apart[0, ..., 0].size))
+        self.apart = np.concatenate([self.apart, common.reshape(self.apart.shape[:-1])[..., None]], axis=-1)
+        self.sums = self.apart.sum(axis=2).reshape(len(self.q), 4, 5)
+        self.total = self.sums.sum(axis=1)
+        self.scatter = errors.scatter(sum(squares[first] for first in sorted(squares)))
+
+    def _posterior(self):
+        """Intensities: the merged ones with Wilson's distribution as prior."""
+        return (self.total[:, 0] + 1 / self.prior) / (self.total[:, 1] + 1 / self.prior**2)
 
     def _added(self, work, shape):
         """Sums of `shape` to which `work` has added each block: every thread fills its own, as many as fit into `_SUMS_MEMORY`."""
@@ -293,14 +327,14 @@ class _Run:
 
 
 def _reflections(run, sums, hkl, mate):
-    """Columns of merged reflections from the sums (n, 4, 4) of half sets and mates; uncertainties as they are for all data."""
+    """Columns of merged reflections from the sums (n, 4, 5) of half sets and mates; uncertainties as they are for all data."""
     total = sums.sum(axis=1)
     keep = np.rint(total[:, 3]) >= max(run.settings.min_measurements, 1)
     halves = sums[:, :2] + sums[:, 2:]
     parts = {"": total, "_half1": halves[:, 0], "_half2": halves[:, 1]}
     if run.settings.anomalous:
         parts |= _friedel_mates(sums, mate)
-    factor = corrected_sigma(run.total, run.q)
+    factor = run.scatter[np.searchsorted(run.levels, run._posterior())]
     order = np.argsort(reflection_key(hkl), kind="stable")
     order = order[keep[order]]
     columns = {name: hkl[order, i] for i, name in enumerate("hkl")}
@@ -309,7 +343,7 @@ def _reflections(run, sums, hkl, mate):
         there = (count > 0) & (part[:, 1] > 0)
         with np.errstate(divide="ignore", invalid="ignore"):
             intensity = np.where(there, part[:, 0] / part[:, 1], np.nan)
-            sigma = np.where(there, factor / np.sqrt(part[:, 1]), np.nan)
+            sigma = np.where(there, errors.merged_sigma(part, factor), np.nan)
         columns[f"I{name}"], columns[f"sigI{name}"], columns[f"n{name}"] = intensity[order], sigma[order], count[order]
     return columns
 

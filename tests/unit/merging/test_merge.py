@@ -73,17 +73,11 @@ def test_scales_widths_and_curve_are_found(gaussian, gaussian_merged):
 
 
 def test_uncertainties_are_those_of_the_errors(gaussian, gaussian_merged):
-    """The variance of the deviations from the truth in units of sigma is 1 to 30 %: some errors are common to a crystal."""
-    deviation = (gaussian_merged.reflections["I"] - true_of(gaussian_merged, gaussian)) / gaussian_merged.reflections[
-        "sigI"
-    ]
-    assert 0.9 < np.mean(deviation[np.abs(deviation) < 6] ** 2) < 1.4
-    halves = gaussian_merged.reflections
-    both = (halves["n_half1"] > 0) & (halves["n_half2"] > 0)
-    difference = (halves["I_half1"] - halves["I_half2"])[both] / np.hypot(halves["sigI_half1"], halves["sigI_half2"])[
-        both
-    ]
-    assert 0.8 < np.mean(difference[np.abs(difference) < 6] ** 2) < 1.1
+    """In each third of the intensities; the mean square deviation of 1500 reflections is known to 4 %."""
+    true = true_of(gaussian_merged, gaussian)
+    squares = ((gaussian_merged.reflections["I"] - true) / gaussian_merged.reflections["sigI"]) ** 2
+    for third in np.array_split(np.argsort(true), 3):
+        assert 0.87 < np.mean(squares[third]) < 1.15
 
 
 def test_more_cycles_change_nothing(gaussian, gaussian_merged):
@@ -96,9 +90,11 @@ def test_more_cycles_change_nothing(gaussian, gaussian_merged):
 def test_half_sets_are_disjoint_deterministic_and_sum_to_the_whole(gaussian, gaussian_merged):
     r = gaussian_merged.reflections
     assert np.array_equal(r["n_half1"] + r["n_half2"], r["n"])
-    weight1, weight2 = (np.where(r[f"n_half{i}"] > 0, r[f"sigI_half{i}"] ** -2.0, 0) for i in (1, 2))
-    together = (np.nan_to_num(r["I_half1"]) * weight1 + np.nan_to_num(r["I_half2"]) * weight2) / (weight1 + weight2)
-    np.testing.assert_allclose(together, r["I"], rtol=1e-9)
+    both = (r["n_half1"] > 0) & (r["n_half2"] > 0)
+    low, high = np.sort([r["I_half1"][both], r["I_half2"][both]], axis=0)
+    assert np.all((low - 1e-9 <= r["I"][both]) & (r["I"][both] <= high + 1e-9))
+    only = r["n_half2"] == 0
+    np.testing.assert_allclose(r["I_half1"][only], r["I"][only], rtol=1e-12)
     assert 0.35 < np.mean(gaussian_merged.crystals["half"] == 1) < 0.65
     again = merged(gaussian)
     np.testing.assert_array_equal(again.crystals["half"], gaussian_merged.crystals["half"])

@@ -1,0 +1,119 @@
+"""The last pass over the observations: what the uncertainties of merged intensities are made of.
+
+The parameters of a crystal (theta, with covariance C) are uncertain, and so is everything that this crystal adds to the merged
+intensities. Merged intensities and parameters are one least-squares problem; its normal matrix, with the observations' variances
+v and the sums a = sum g^2 / v, has the inverse
+
+    1/a + (1/a) B (D - B^T (1/a) B)^-1 B^T (1/a)
+
+for the intensities. The blocks of the matrix in the middle are those of the crystals' fits, which compare each observation with what
+the others say of its reflection; what couples two crystals is left out. Hence
+
+    var(I) = (s^2 + sum_j (w g I)^2 d^T C d / a) / a,        d = d ln g / d theta,  w = 1/v,
+
+and the residual y - g m of an observation, m being what the others say, has the variance u (1 - t), where u is the variance of
+the comparison and t = (g I)^2 d^T C d / u its leverage: the fit has moved towards the observation.
+"""
+
+import numpy as np
+from numba import njit
+
+from sfxflow.merging.kernels import (
+    BACKGROUND,
+    FULL_WEIGHT,
+    MEAN,
+    MINUS,
+    N_PACKED,
+    N_PARAMETERS,
+    NUMBER_MASK,
+    OBSERVED,
+    PHOTON,
+    UNCERTAINTY,
+    VARIANCE,
+    factors,
+    gradient,
+    normal_equations,
+    pack,
+)
+from sfxflow.small_matrices import solve_in_place
+
+#: A residual whose variance the fit has taken away to this part tells nothing any more.
+_LEAST_FREEDOM = 0.05
+
+
+@njit(cache=True, nogil=True)
+def assess_block(
+    offsets, reflection, excitation, intensity, sigma, polarisation, azimuth, weight,
+    state, shape, active, slot, q, current, intensities, total, prior, curve, slope, spread, numbers,
+    precision, fitted, levels, common, squares,
+):  # fmt: skip
+    """Add what the crystals' parameters do to the variances, and the squares of the residuals. See `kernels.fit_block`.
+
+    Parameters
+    ----------
+    slot : uint16, shape (n_crystals,)
+        As for `kernels.merge_block`.
+    intensities : float64, shape (n_reflections,)
+        The merged ones.
+    levels : float64, shape (n_bins - 1,)
+        Upper limits of the intensities, as the other observations say, of the rows of `squares` but the last.
+    common : float64, shape (n_reflections, n_slots)
+        Out, added: sum of (w g I)^2 d^T C d of each part of the data and, in the second half of the slots, of the Friedel mates.
+    squares : float64, shape (n_bins, 2)
+        Out, added: sum of the weights and of weight * residual^2 / (u (1 - t)).
+    """
+    mates = common.shape[1] // 2
+    longest = 0
+    for c in range(len(offsets) - 1):
+        longest = max(longest, offsets[c + 1] - offsets[c])
+    packed = np.empty((N_PACKED, longest))
+    source = np.empty(longest, np.int64)
+    matrix, covariance = np.empty((2, N_PARAMETERS, N_PARAMETERS))
+    vector, derivative = np.empty((2, N_PARAMETERS))
+    for c in range(len(offsets) - 1):
+        if active[c] != 1:
+            continue
+        own_state, own_shape = state[c], shape[c]
+        n, _, _, _ = pack(
+            offsets[c], offsets[c + 1], reflection, excitation, intensity, sigma, polarisation, azimuth, weight,
+            own_state, own_shape, True, q, current, total, prior, curve, spread, numbers, packed, source,
+        )  # fmt: skip
+        normal_equations(packed, n, own_state, own_shape, curve, slope, numbers, precision, fitted, matrix, vector)
+        covariance[:] = 0.0
+        for a in range(N_PARAMETERS):
+            covariance[a, a] = 1.0
+        solve_in_place(matrix, covariance)
+        for a in range(N_PARAMETERS):
+            if not fitted[a]:
+                covariance[a, a] = 0.0
+        narrowing, scale = factors(own_state, numbers)
+        for i in range(n):
+            j = source[i]
+            base, height = gradient(
+                packed, i, own_state, own_shape, curve, slope, numbers, narrowing, scale, derivative
+            )
+            row = min(int(q[reflection[j] & NUMBER_MASK] ** 2 * numbers[1]), curve.shape[0] - 1)
+            if height <= numbers[3] * curve[row, 0] or weight[j] == 0:
+                continue
+            spreading = 0.0
+            for a in range(N_PARAMETERS):
+                for b in range(N_PARAMETERS):
+                    spreading += derivative[a] * covariance[a, b] * derivative[b]
+            h = reflection[j] & NUMBER_MASK
+            g = base * height
+            mean, variance = packed[MEAN, i], packed[VARIANCE, i]
+            residual = packed[OBSERVED, i] - g * mean
+            leverage = mean * mean * spreading / variance
+            share = weight[j] / FULL_WEIGHT
+            own = squares[np.searchsorted(levels, mean)]
+            # as far as the residual tells of the observation's own variance
+            telling = share * (1.0 - g * g * packed[UNCERTAINTY, i] / variance)
+            own[0] += telling
+            own[1] += telling * residual * residual / (variance * max(1.0 - leverage, _LEAST_FREEDOM))
+            # the weight with which it was merged
+            level = max(current[h], 0.0)
+            uncertain = variance - packed[BACKGROUND, i] - packed[PHOTON, i] * g * mean - g * g * packed[UNCERTAINTY, i]
+            uncertain /= mean * mean + packed[UNCERTAINTY, i]
+            merged_variance = packed[BACKGROUND, i] + packed[PHOTON, i] * g * level + uncertain * level * level
+            w = share / merged_variance
+            common[h, slot[c] + mates * (reflection[j] >= MINUS)] += (w * g * intensities[h]) ** 2 * spreading
