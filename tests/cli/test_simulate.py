@@ -16,7 +16,9 @@ import pytest
 
 from sfxflow.cli import main
 from sfxflow.io import simulated
+from sfxflow.io.cell_file import read_cell
 from sfxflow.io.geometry import read_geometry
+from sfxflow.io.hkl import read_hkl
 from sfxflow.simulate import frames
 from sfxflow.simulate.presets import preset
 
@@ -372,3 +374,41 @@ def test_a_wrong_geometry_is_written_beside_the_true_one(tmp_path, experiment, c
     assert simulate(tmp_path / "nexus", "--format", "nxmx", "--set", "geometry_shift_x=3", n_frames=1) != 0
     assert "--format nxmx: a wrong geometry" in capsys.readouterr().err
     assert not (tmp_path / "nexus").exists()
+
+
+def test_states_forms_and_anomalous_truth_have_files_of_their_own(tmp_path):
+    options = ["laser_fraction=0.5", "heavy_atoms=5", "second_fraction=0.5", "blank_fraction=0.3", "drift_x=4"]
+    assert simulate(tmp_path, "--set", *options, "--frames-per-file", "4", n_frames=6) == 0
+    changed = {"laser_fraction": 0.5, "heavy_atoms": 5, "second_fraction": 0.5, "blank_fraction": 0.3, "drift_x": 4}
+    made = preset("demo", seed=3, **SMALL, **changed)
+    truths = [frames.frame_truth(made, i) for i in range(6)]
+    for first, name in ((0, "frames_00.h5"), (4, "frames_01.h5")):
+        with h5py.File(tmp_path / name) as handle:
+            some = truths[first : first + 4]
+            assert handle["/entry_1/laser_on"][()].tolist() == [truth.laser_on for truth in some]
+            np.testing.assert_array_equal(handle["/entry_1/laser_delay"][()], [truth.delay for truth in some])
+    table = pd.read_csv(tmp_path / "truth.tsv", sep="\t", comment="#", keep_default_na=False).drop_duplicates("frame")
+    assert table["state"].tolist() == [truth.state for truth in truths]
+    assert table["laser_on"].tolist() == [int(truth.laser_on) for truth in truths]
+    np.testing.assert_allclose(table["shift_x"], [truth.shift[0] / 1e-4 for truth in truths], rtol=1e-5)
+    hits = [(row, truth) for (_, row), truth in zip(table.iterrows(), truths, strict=True) if truth.lattices]
+    assert [(int(row["form"]), int(row["mode"])) for row, _ in hits] == [
+        (truth.lattices[0].form, truth.lattices[0].mode) for _, truth in hits
+    ]
+    on, second = read_hkl(tmp_path / "truth_on.hkl"), read_hkl(tmp_path / "truth_second.hkl")
+    np.testing.assert_allclose(on.I, made.laser_structure_factors.unique_intensity, atol=0.006)
+    assert second.point_group == "mmm" and read_cell(tmp_path / "demo_second.cell").parameters[:3] == (48, 60, 77)
+    apart = read_hkl(tmp_path / "truth_anomalous.hkl")
+    assert apart.point_group == "422" and (tmp_path / "truth_on_anomalous.hkl").exists()
+    table = dict(zip(map(tuple, made.structure_factors.hkl.tolist()), made.structure_factors.intensity, strict=True))
+    np.testing.assert_allclose(apart.I, [table[tuple(h)] for h in apart.hkl.tolist()], atol=0.02, rtol=1e-4)
+    assert len(made.structure_factors.unique) < len(apart.hkl) < 2 * len(made.structure_factors.unique)
+    assert simulate(tmp_path, "--frames-per-file", "4", n_frames=6) == 0
+    left = {path.name for path in tmp_path.iterdir()}
+    assert not left & {"truth_on.hkl", "truth_second.hkl", "truth_anomalous.hkl", "demo_second.cell"}
+
+
+def test_laser_values_stand_in_an_nxmx_master(tmp_path):
+    assert simulate(tmp_path, "--format", "nxmx", "--set", "laser_fraction=0.5", n_frames=3) == 0
+    with h5py.File(tmp_path / "frames_master.h5") as handle:
+        assert handle["/entry/laser_on"].shape == (3,) and handle["/entry/laser_delay"].attrs["units"] == "ps"

@@ -435,7 +435,7 @@ def _truth_rows(truth, file, event, pixel_size):
         str(truth.state),
         str(int(truth.laser_on)),
         f"{truth.delay:.6g}",
-        truth.rings,
+        truth.rings.kind if truth.rings else "none",
         *(f"{value / pixel_size:.6g}" for value in truth.shift),
         f"{truth.clen:.8g}",
     ]

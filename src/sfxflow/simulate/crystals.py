@@ -68,8 +68,7 @@ class FrameTruth:
         Of the pattern along x and y because of the beam's drift, metre.
     clen : float
         Camera length of the frame, metre; NaN: that of the experiment.
-    rings : str
-        'none', 'ice' or 'salt'.
+    rings : sfxflow.simulate.rings.FrameRings or None
     """
 
     index: int
@@ -84,7 +83,7 @@ class FrameTruth:
     delay: float = np.nan
     shift: tuple = (0.0, 0.0)
     clen: float = np.nan
-    rings: str = "none"
+    rings: object = None
 
 
 def standard_reciprocal(parameters):

@@ -8,7 +8,7 @@ import numpy as np
 
 from sfxflow.errors import InputError
 from sfxflow.settings import setting
-from sfxflow.simulate import ambiguity, detector, geometry_errors, images, structure
+from sfxflow.simulate import ambiguity, detector, geometry_errors, images, rings, structure
 from sfxflow.units import wavelength
 
 _LARGEST = {"int16": 32767, "uint16": 65535, "int32": 2147483647, "uint32": 4294967295, "float32": np.inf}
@@ -65,6 +65,16 @@ class Experiment:
     background: float = setting(0.4, "mean background, photon per pixel", low=0, high=1000)
     background_spread: float = setting(0.25, "standard deviation of its logarithm over frames", low=0, high=2)
     water: float = setting(0.5, "part of the water ring in the background", low=0, high=1)
+    ice_fraction: float = setting(0.0, "part of the frames with rings of hexagonal ice", low=0, high=1)
+    salt_fraction: float = setting(0.0, "part of the frames with rings of salt", low=0, high=1)
+    ring_spots: float = setting(60.0, "mean number of sharp spots on the rings of a frame", low=0, high=10000)
+    ring_photons: float = setting(300.0, "mean photons of such a spot", low=0)
+    ring_background: float = setting(
+        0.6, "smooth part: photon per pixel on the crest of the strongest ring, median over frames", low=0, high=1000
+    )
+    ring_texture: float = setting(
+        0.5, "how unevenly the rings go around the beam: 1 + texture cos(2 azimuth)", low=0, high=1
+    )
 
     panel_rows: int = setting(4, "rows of panels", low=1, high=64)
     panel_columns: int = setting(2, "columns of panels", low=1, high=64)
@@ -200,6 +210,19 @@ class Experiment:
         return images.background_levels(self.background_shape)
 
     @cached_property
+    def powder_lines(self):
+        """Rings of each powder to the detector's corner (sfxflow.simulate.rings.powder_lines)."""
+        return {kind: rings.powder_lines(kind, self.outer_resolution) for kind in ("ice", "salt")}
+
+    @cached_property
+    def ring_shapes(self):
+        """Smooth part of each powder's rings (sfxflow.simulate.rings.RingShape)."""
+        direction, _ = detector.pixel_directions(self.detector)
+        polarised = detector.polarisation(direction, self.polarised_fraction)
+        at = wavelength(self.photon_energy)
+        return {kind: rings.ring_shape(direction, polarised, at, lines) for kind, lines in self.powder_lines.items()}
+
+    @cached_property
     def structure(self):
         """The crystal's atoms (gemmi.Structure)."""
         return structure.random_structure(
@@ -271,6 +294,8 @@ _PURPOSES = (
     "laser structure",
     "form",
     "second structure",
+    "rings",
+    "ring noise",
 )
 
 

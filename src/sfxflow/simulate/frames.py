@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sfxflow.simulate import ambiguity, crystals, images, spots
+from sfxflow.simulate import ambiguity, crystals, images, rings, spots
 from sfxflow.simulate.detector import polarisation
 from sfxflow.units import wavelength
 
@@ -76,6 +76,7 @@ def frame_truth(experiment, index):
         delay=delay,
         shift=shift,
         clen=clen,
+        rings=_rings(experiment, index),
     )
 
 
@@ -103,6 +104,13 @@ def _forms(experiment, index, n_lattices):
         return [0] * n_lattices
     is_second = experiment.rng("form", index).random(n_lattices) < experiment.second_fraction
     return is_second.astype(int).tolist()
+
+
+def _rings(experiment, index):
+    """Rings of the frame, None where there are none."""
+    if not experiment.ice_fraction + experiment.salt_fraction:
+        return None
+    return rings.draw_rings(experiment, experiment.powder_lines, experiment.rng("rings", index))
 
 
 def _drift(experiment, index):
@@ -221,6 +229,33 @@ def expected_photons(experiment, truth):
     return image, np.concatenate(lit) if lit else np.zeros(0, dtype=np.int64)
 
 
+def ring_photons(experiment, truth):
+    """Expected photons of a frame's powder rings.
+
+    Returns
+    -------
+    pixels : ndarray of int64, shape (n,)
+        Flat numbers of the pixels that they reach.
+    expected : ndarray of float32, shape (n,)
+    """
+    shape = experiment.ring_shapes[truth.rings.kind]
+    image = np.zeros(experiment.detector.shape, dtype=np.float32)
+    level = truth.rings.strength * experiment.ring_background
+    image.ravel()[shape.pixels] = level * shape.expected(truth.rings.azimuth, experiment.ring_texture)
+    direction, photons = rings.spot_directions(truth.rings, wavelength(truth.photon_energy))
+    photons = photons * polarisation(direction, experiment.polarised_fraction)
+    planes = _planes(experiment, truth)
+    panels = (planes.corner, planes.normal, planes.along_fs, planes.along_ss, planes.size)
+    met = [(*spots.meet(*ray, *panels), light) for ray, light in zip(direction, photons, strict=True)]
+    met = np.array([found for found in met if found[0] >= 0]).reshape(-1, 4)
+    panel = met[:, 0].astype(np.int64)
+    fs, ss = met[:, 1] + planes.place[panel, 0], met[:, 2] + planes.place[panel, 1]
+    touched = np.empty(len(met) * (2 * images.rays_reach(experiment.psf) + 1) ** 2, dtype=np.int64)
+    images.draw_rays(image, touched, panel, fs, ss, met[:, 3], experiment.psf, planes.size, planes.place)
+    pixels = np.flatnonzero(image)
+    return pixels, image.ravel()[pixels]
+
+
 def simulate_frame(experiment, index):
     """One frame as the detector writes it, and what made it.
 
@@ -245,6 +280,9 @@ def simulate_frame(experiment, index):
     expected, lit = expected_photons(experiment, truth)
     # Poisson numbers of background and spots add up to a Poisson number of their sum.
     photons.ravel()[lit] += rng.poisson(expected.ravel()[lit]).astype(np.int32)
+    if truth.rings:
+        pixels, expected = ring_photons(experiment, truth)
+        photons.ravel()[pixels] += experiment.rng("ring noise", index).poisson(expected).astype(np.int32)
     return images.read_out(photons, experiment, rng), truth
 
 
@@ -271,6 +309,7 @@ def simulate_many(experiment, n_frames, threads=1, finish=None):
     # What all frames share is made once, before threads ask for it.
     shared = ["structure_factors", "twin_laws", "planes", "background_levels", "bad_pixels_map"]
     shared += ["laser_structure_factors"] if experiment.laser_fraction else []
+    shared += ["powder_lines", "ring_shapes"] if experiment.ice_fraction + experiment.salt_fraction else []
     shared += ["second_structure_factors"] if experiment.second_fraction else []
     for name in shared:
         getattr(experiment, name)

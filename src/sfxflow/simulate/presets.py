@@ -90,6 +90,8 @@ def _check_together(experiment):
         _check_cell(experiment.second_cell_parameters, experiment.second_gemmi_group, experiment.second_space_group)
     if experiment.heavy_atoms and gemmi.Element(experiment.heavy_element).atomic_number == 0:
         raise InputError(f"heavy_element: {experiment.heavy_element!r} is not an element (expected for example Se)")
+    if experiment.ice_fraction + experiment.salt_fraction > 1.0:
+        raise InputError("ice_fraction, salt_fraction: a frame has rings of one of them; their sum must not be above 1")
     if experiment.delay_high < experiment.delay_low:
         raise InputError(
             f"delay_high: {experiment.delay_high:g} is below delay_low, which is {experiment.delay_low:g} picosecond"

@@ -159,3 +159,81 @@ def test_lattices_of_a_frame_have_spots_of_their_own():
         q = spots.hkl[spots.lattice == number] @ lattice.reciprocal.T
         error = k - np.linalg.norm(q + [0, 0, k], axis=1)
         np.testing.assert_allclose(error, spots.excitation_error[spots.lattice == number], atol=1e-12)
+
+
+def test_the_laser_is_on_as_often_as_asked_and_delays_decide_the_state():
+    experiment = small(laser_fraction=0.4, delay_low=-5.0, delay_high=10.0)
+    truths = [frames.frame_truth(experiment, i) for i in range(500)]
+    is_on = np.array([truth.laser_on for truth in truths])
+    delays = np.array([truth.delay for truth in truths])
+    assert abs(is_on.sum() - 200) < 4 * np.sqrt(500 * 0.4 * 0.6)
+    assert np.all(np.isnan(delays[~is_on])) and -5 < delays[is_on].min() < -4 and 9 < delays[is_on].max() < 10
+    assert [truth.state for truth in truths] == [
+        int(on and delay >= 0) for on, delay in zip(is_on, delays, strict=True)
+    ]
+
+
+def test_a_crystal_in_the_second_state_scatters_with_its_structure_factors():
+    experiment = small(laser_fraction=0.5, laser_atoms=0.3, blank_fraction=0.0, multi_fraction=0.0)
+    off, on = experiment.structure_factors, experiment.laser_structure_factors
+    np.testing.assert_array_equal(off.hkl, on.hkl)
+    assert 0.3 < np.corrcoef(off.intensity, on.intensity)[0, 1] < 0.99
+    for i in range(6):
+        truth, spots = frames.frame_truth(experiment, i), frames.simulate_spots(experiment, i)
+        table = dict(zip(map(tuple, on.hkl.tolist()), (on if truth.state else off).intensity, strict=True))
+        q = np.linalg.norm(spots.hkl @ truth.lattices[0].reciprocal.T, axis=1)
+        falling = np.exp(-truth.lattices[0].b_factor * q**2 / 2)
+        expected = [table[tuple(h)] for h in spots.hkl.tolist()]
+        got = spots.photons / (truth.lattices[0].scale * falling * spots.polarisation * spots.partiality)
+        np.testing.assert_allclose(got, expected, rtol=1e-9)
+
+
+def test_laser_and_forms_leave_everything_else_as_it_was():
+    plain, lasered = small(), small(laser_fraction=0.5, drift_x=2.0)
+    for i in range(10):
+        one, other = frames.frame_truth(plain, i), frames.frame_truth(lasered, i)
+        assert (one.kind, one.photon_energy, one.background) == (other.kind, other.photon_energy, other.background)
+        for a, b in zip(one.lattices, other.lattices, strict=True):
+            np.testing.assert_array_equal(a.reciprocal, b.reciprocal)
+
+
+def test_lattices_of_two_forms_have_the_cells_asked_for():
+    experiment = small(second_fraction=0.3, blank_fraction=0.0, multi_fraction=0.0, cell_spread=0.0)
+    lattices = [frames.frame_truth(experiment, i).lattices[0] for i in range(200)]
+    forms = np.array([lattice.form for lattice in lattices])
+    assert abs(forms.sum() - 60) < 4 * np.sqrt(200 * 0.3 * 0.7)
+    for lattice in lattices:
+        lengths = np.linalg.norm(np.linalg.inv(lattice.reciprocal), axis=1)
+        np.testing.assert_allclose(lengths, [(79.1, 79.1, 37.9), (48, 60, 77)][lattice.form], rtol=1e-9)
+    spots = frames.simulate_spots(experiment, int(np.flatnonzero(forms)[0]))
+    known = set(map(tuple, experiment.second_structure_factors.hkl.tolist()))
+    assert len(spots.hkl) > 20 and set(map(tuple, spots.hkl.tolist())) <= known
+
+
+def test_the_pattern_drifts_from_half_of_it_to_minus_half():
+    drifting = small(
+        drift_x=6.0, drift_y=-2.0, drift_clen=0.01, drift_frames=10, blank_fraction=0.0, multi_fraction=0.0
+    )
+    fixed = small(blank_fraction=0.0, multi_fraction=0.0)
+    for index, part in ((0, 0.5), (5, 0.0), (10, -0.5)):
+        truth = frames.frame_truth(drifting, index)
+        np.testing.assert_allclose(np.array(truth.shift) / 1e-4, (6 * part, -2 * part), atol=1e-12)
+        assert truth.clen == pytest.approx(fixed.clen * (1 + 0.01 * part))
+        moved, still = frames.simulate_spots(drifting, index), frames.simulate_spots(fixed, index)
+        both = sorted(set(map(tuple, moved.hkl.tolist())) & set(map(tuple, still.hkl.tolist())))
+        assert len(both) > 20
+        positions = []
+        for spots in (moved, still):
+            row = {tuple(h): i for i, h in enumerate(spots.hkl.tolist())}
+            chosen = [row[h] for h in both]
+            fs, ss, panel = spots.fs[chosen], spots.ss[chosen], spots.panel[chosen]
+            panels = [fixed.detector.panels[p] for p in panel]
+            corner = np.array([p.origin for p in panels])
+            step_fs, step_ss = np.array([p.fs for p in panels]), np.array([p.ss for p in panels])
+            fs, ss = fs - [p.slab_fs for p in panels], ss - [p.slab_ss for p in panels]
+            positions.append((corner + fs[:, None] * step_fs + ss[:, None] * step_ss)[:, :2] / 1e-4)
+        # The pattern is larger by the camera length and moved by the shift, within what the panels' tilts leave.
+        expected = positions[1] * (1 + 0.01 * part) + np.array([6, -2]) * part
+        off = np.abs(positions[0] - expected).max(axis=1)
+        # A spot that a panel's edge cuts has its middle elsewhere.
+        assert np.mean(off < 0.05) > 0.98

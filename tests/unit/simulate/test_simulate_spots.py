@@ -125,6 +125,29 @@ def test_a_ball_is_cut_as_geometry_says():
     assert integrate.quad(lambda e: spots.ball_section(e, R0), -R0, R0)[0] == pytest.approx(4 / 3 * R0)
 
 
+def test_a_sphere_is_cut_once_by_each_wavelength():
+    experiment = small_experiment(d_min=4.0)
+    rng = np.random.default_rng(4)
+    reciprocal = crystals.random_rotation(rng) @ np.diag([1 / 79.1, 1 / 79.1, 1 / 37.9])
+    relative, weights = crystals.spectrum("sase", 0.002, 41, rng)
+    hkl = experiment.structure_factors.hkl
+    rays = spots.trace(hkl, lattice_of(reciprocal), 1.3 / relative, weights, 1.3, experiment.planes, "sphere")
+    expected = np.zeros(len(hkl))
+    for k, weight in zip(relative / 1.3, weights, strict=True):
+        error = k - np.linalg.norm(hkl @ reciprocal.T + [0, 0, k], axis=1)
+        expected += weight * np.maximum(0, 1 - (error / R0) ** 2)
+    assert len(rays.row) > 40
+    np.testing.assert_allclose(rays.partiality, expected[rays.row], atol=1e-12)
+
+
+def test_a_sphere_has_no_mosaicity():
+    experiment = small_experiment(profile_model="sphere")
+    lattice = crystals.draw_lattice(
+        experiment.cell_parameters, experiment.gemmi_group, experiment, 1.0, np.random.default_rng(1)
+    )
+    assert lattice.mosaicity == 0.0 and lattice.block_tilts.shape == (1, 3, 3)
+
+
 def test_mosaic_blocks_are_followed_one_by_one():
     experiment = small_experiment(d_min=4.0)
     tilts = crystals.block_tilts(25, 1.5e-3, np.random.default_rng(8))

@@ -4,7 +4,8 @@ import gemmi
 import numpy as np
 import pytest
 
-from sfxflow.simulate.structure import random_structure, structure_factors
+from sfxflow.errors import InputError
+from sfxflow.simulate.structure import displaced, random_structure, structure_factors
 
 CELL = (40.0, 40.0, 30.0, 90.0, 90.0, 90.0)
 
@@ -90,3 +91,62 @@ def test_the_seed_decides(group):
     )
     assert first == second
     assert first != third
+
+
+def test_friedel_mates_differ_as_a_sum_over_complex_atoms_says():
+    """All atoms of the cell one by one, the heavy ones with f0 + i f''."""
+    group = gemmi.find_spacegroup_by_name("P212121")
+    cell = (21.0, 24.0, 28.0, 90.0, 90.0, 90.0)
+    atoms = random_structure(cell, group, np.random.default_rng(9), b_factor=15.0, heavy_atoms=3)
+    assert [atom.element.name for atom in atoms[0][0][0]].count("Se") == 3
+    factors = structure_factors(atoms, group, 2.5, "Se", 4.0)
+    some = np.random.default_rng(0).choice(len(factors.unique), 25, replace=False)
+    for row in some:
+        for sign, got in ((1, factors.plus[row]), (-1, factors.minus[row])):
+            h = sign * factors.unique[row]
+            stol2 = atoms.cell.calculate_1_d2(h.tolist()) / 4.0
+            total = 0.0j
+            for atom in atoms[0][0][0]:
+                f = atom.element.it92.calculate_sf(stol2) + (4.0j if atom.element.name == "Se" else 0.0)
+                place = np.array(atoms.cell.fractionalize(atom.pos).tolist())
+                for op in group.operations():
+                    image = np.array(op.rot) @ place / op.DEN + np.array(op.tran) / op.DEN
+                    total += f * np.exp(-atom.b_iso * stol2 + 2j * np.pi * (h @ image))
+            assert abs(np.sqrt(got) - abs(total)) < 0.006 * np.sqrt(factors.intensity.mean())
+    difference = np.abs(np.sqrt(factors.plus) - np.sqrt(factors.minus))
+    assert difference.mean() > 0.02 * np.sqrt(factors.unique_intensity).mean()
+    np.testing.assert_allclose(factors.unique_intensity, (factors.plus + factors.minus) / 2)
+
+
+def test_the_whole_sphere_has_both_friedel_mates():
+    group = gemmi.find_spacegroup_by_name("P212121")
+    atoms = random_structure((21.0, 24.0, 28.0, 90.0, 90.0, 90.0), group, np.random.default_rng(9), heavy_atoms=3)
+    factors = structure_factors(atoms, group, 3.0, "Se", 4.0)
+    table = dict(zip(map(tuple, factors.hkl.tolist()), factors.intensity, strict=True))
+    for (h, k, l), plus, minus in zip(factors.unique.tolist(), factors.plus, factors.minus, strict=True):
+        # 222 keeps the sign of two indices or changes it; the mates are those with all three or one changed.
+        for same in ((h, k, l), (h, -k, -l), (-h, k, -l), (-h, -k, l)):
+            assert table[same] == pytest.approx(plus, rel=1e-4, abs=0.5)
+        for mate in ((-h, -k, -l), (-h, k, l), (h, -k, l), (h, k, -l)):
+            assert table[mate] == pytest.approx(minus, rel=1e-4, abs=0.5)
+        if 0 in (h, k, l):
+            assert plus == pytest.approx(minus, rel=1e-3, abs=0.5), "a centric reflection is its own mate"
+
+
+def test_without_anomalous_scattering_mates_are_equal(factors):
+    np.testing.assert_array_equal(factors.plus, factors.minus)
+
+
+def test_more_heavy_atoms_than_atoms(group):
+    with pytest.raises(InputError, match="heavy_atoms: 500 are more than the 30 atoms"):
+        random_structure(CELL, group, np.random.default_rng(5), n_atoms=30, heavy_atoms=500)
+
+
+def test_displaced_atoms_are_as_many_and_as_far_as_asked(atoms):
+    moved = displaced(atoms, 0.4, 0.6, np.random.default_rng(4))
+    old, new = (np.array([atom.pos.tolist() for atom in s[0][0][0]]) for s in (atoms, moved))
+    distance = np.linalg.norm(new - old, axis=1)
+    n = round(0.4 * len(distance))
+    assert np.count_nonzero(distance) == n
+    # The square of a distance has a relative standard deviation of sqrt(2 / 3): three of the mean's.
+    assert np.mean(distance[distance > 0] ** 2) == pytest.approx(0.36, rel=3 * np.sqrt(2 / 3 / n))
