@@ -35,6 +35,22 @@ class Peaks:
 
 
 @dataclass(frozen=True)
+class Cell:
+    """Finding the unit cell of a dataset for which none is given, from its first runs."""
+
+    search_frames: int = setting(
+        10000, "the cell is looked for in the dataset's first chunks, as many as hold so many frames", low=1
+    )
+    n_frames: int = setting(200, "hits that are looked at, spread evenly over those chunks", low=5)
+    min_peaks: int = setting(15, "hits with fewer peaks are passed over", low=8)
+    min_length: float = setting(20.0, "shortest axis of a primitive cell, angstrom", low=8, high=200)
+    max_length: float = setting(340.0, "longest axis of a primitive cell, angstrom", low=30, high=800)
+    max_log10_p: float = setting(-14.0, "log10 of the chance of a random fit of one frame must be lower", high=0)
+    min_frames: int = setting(5, "fewest frames that must agree on a cell", low=3)
+    min_share: float = setting(0.5, "share of these frames that must be indexed with the cell", low=0, high=1)
+
+
+@dataclass(frozen=True)
 class Indexing:
     """Indexing with a known cell, and refinement of each lattice against its peaks."""
 
@@ -103,6 +119,30 @@ class Integration:
 
 
 @dataclass(frozen=True)
+class Ambiguity:
+    """Indexing ambiguity: which of several ways to index each crystal agrees with the others."""
+
+    resolve: bool = setting(True, "find the way to index of each crystal, where cell and space group admit several")
+    reference: str = setting(
+        "global",
+        "what the dataset's reference is used for: to choose among the ways to index all crystals alike (global), to tell the way of"
+        " each crystal (crystals), or for nothing (none)",
+        choices=("global", "crystals", "none"),
+    )
+    tolerance: float = setting(
+        0.005, "relative difference up to which cell lengths count as equal (angles: in radian)", low=0, high=0.05
+    )
+    d_min: float | None = setting(None, "highest resolution that is compared, angstrom; none: all", low=0)
+    cycles: int = setting(3, "rounds of merging and assigning again with the scales of the merge", low=0, high=20)
+    min_margin: float = setting(
+        1.0, "crystals whose way to index is less certain (log likelihood ratio) are not merged; 0: all are", low=0
+    )
+    max_crystals: int = setting(
+        20000, "of more crystals, so many are compared with each other, the rest with these", low=2
+    )
+
+
+@dataclass(frozen=True)
 class Merging:
     """Scaling, partiality and merging."""
 
@@ -144,9 +184,11 @@ class Report:
 #: Stage to its class; the order is that of the work.
 STAGES = {
     "peaks": Peaks,
+    "cell": Cell,
     "indexing": Indexing,
     "geometry": Geometry,
     "integration": Integration,
+    "ambiguity": Ambiguity,
     "merging": Merging,
     "figures_of_merit": FiguresOfMerit,
     "export": Export,

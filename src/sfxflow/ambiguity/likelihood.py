@@ -65,7 +65,7 @@ def compared(observations, probability, knowledge, sweeps=_SWEEPS, soft=_SOFT):
         observations.offsets, observations.number, observations.intensity, observations.background, observations.gain,
         observations.factor, observations.error,
     )  # fmt: skip
-    for sweep in range(sweeps):
+    for sweep in range(sweeps if probability.shape[1] > 1 else 0):
         before = probability.copy()
         sums[:] = 0.0
         _add_all(*columns, probability, current, sums)
@@ -76,6 +76,29 @@ def compared(observations, probability, knowledge, sweeps=_SWEEPS, soft=_SOFT):
         if sweep >= len(soft) and np.abs(probability - before).max(initial=0.0) < _STABLE:
             break
     return probability, log_likelihood
+
+
+def merged_intensities(observations, probability, knowledge):
+    """What all crystals together say of each reflection, in the modes that are probable.
+
+    Parameters
+    ----------
+    observations : Observations
+    probability : ndarray, shape (n_crystals, n_modes)
+    knowledge : Knowledge
+        Also what the variances of the observations are computed with.
+
+    Returns
+    -------
+    Knowledge
+    """
+    sums = np.zeros((len(observations.hkl), 2))
+    _add_all(
+        observations.offsets, observations.number, observations.intensity, observations.background, observations.gain,
+        observations.factor, observations.error, np.asarray(probability, np.float64), knowledge.mean.astype(np.float64), sums,
+    )  # fmt: skip
+    precision = sums[:, 1] + 1.0 / knowledge.variance
+    return Knowledge((sums[:, 0] + knowledge.mean / knowledge.variance) / precision, 1.0 / precision)
 
 
 @njit(cache=True, inline="always")

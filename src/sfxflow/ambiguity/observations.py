@@ -100,7 +100,7 @@ def observations_of(crystals, reflections, cell, group, operators, d_min=None, m
         np.asarray(reflections[name], float) for name in ("I", "sigI", "excitation_error", "polarisation")
     )
     q = inverse_resolution(hkl, cell)
-    width = _sigma_q(crystals, owner, q)
+    width = width_of(crystals, owner, q)
     usable = np.isfinite(intensity) & np.isfinite(sigma) & (sigma > 0) & np.isfinite(excitation) & np.isfinite(width)
     usable &= polarisation > _LOWEST_POLARISATION
     with np.errstate(invalid="ignore"):
@@ -138,8 +138,18 @@ def observations_of(crystals, reflections, cell, group, operators, d_min=None, m
     )
 
 
-def _sigma_q(crystals, owner, q):
-    """Width of the excitation error of each observation, 1/angstrom; NaN where the crystal has none."""
+def width_of(crystals, owner, q):
+    """Width sigma(q) of the excitation error of each observation, 1/angstrom; NaN where the crystal has none.
+
+    Parameters
+    ----------
+    crystals : dict of ndarray
+        profile_radius, mosaicity, bandwidth, photon_energy.
+    owner : ndarray of int, shape (n,)
+        Row of `crystals`.
+    q : ndarray, shape (n,)
+        1/d.
+    """
     bandwidth = np.nan_to_num(np.asarray(crystals["bandwidth"], float))
     length = wavelength(np.asarray(crystals["photon_energy"], float))
     radius = np.asarray(crystals["profile_radius"], float)
@@ -183,24 +193,41 @@ def first_factors(owner, number, height, observed, q, q_unique):
     n_crystals = int(owner.max()) + 1 if len(owner) else 0
     if not n_crystals:
         return np.empty(0), np.ones(len(q_unique))
-    edges = np.linspace(0.0, q_unique.max() ** 2 * 1.0001, _N_SHELLS + 1)
-    shell = np.minimum((q**2 / edges[1]).astype(int), _N_SHELLS - 1)
-    mean = np.ones(_N_SHELLS)
+    mean, scale = np.ones(len(q)), np.ones(n_crystals)
     for _ in range(3):
         # roots, so that a few strong reflections don't make the scale
-        expected = np.sqrt(height * mean[shell])
+        expected = np.sqrt(height * mean)
         above = np.bincount(owner, expected * np.sqrt(np.maximum(observed, 0.0)), n_crystals)
         below = np.bincount(owner, expected**2, n_crystals)
         good = (above > 0) & (below > 0)
-        scale = np.where(good, np.divide(above, below, where=good, out=np.ones(n_crystals)) ** 2, np.nan)
-        scale /= np.nanmedian(scale) if good.any() else 1.0
-        scale = np.where(good, scale, 1.0)
-        above = np.bincount(shell, height * observed / scale[owner], _N_SHELLS)
-        below = np.bincount(shell, height**2, _N_SHELLS)
-        there = (above > 0) & (below > 0)
-        if not there.any():
-            return scale[owner] * height, np.ones(len(q_unique))
-        centre = (edges[1:] + edges[:-1]) / 2
-        mean = np.exp(np.interp(centre, centre[there], np.log(above[there] / below[there])))
-    prior = np.exp(np.interp(q_unique**2, centre, np.log(mean)))
-    return scale[owner] * height, prior
+        scale = np.divide(above, below, where=good, out=np.full(n_crystals, np.nan)) ** 2
+        scale = np.where(good, scale / np.nanmedian(scale), 1.0) if good.any() else np.ones(n_crystals)
+        mean = mean_by_resolution(scale[owner] * height, observed, q, q)
+    factor = scale[owner] * height
+    return factor, mean_by_resolution(factor, observed, q, q_unique)
+
+
+def mean_by_resolution(factor, observed, q, wanted):
+    """Mean intensity at 1/d = `wanted`, from observations of the expectation factor * intensity at 1/d = `q`.
+
+    Parameters
+    ----------
+    factor, observed, q : ndarray, shape (n,)
+    wanted : ndarray, shape (m,)
+
+    Returns
+    -------
+    ndarray, shape (m,)
+        1 where no shell has a positive mean.
+    """
+    if not len(q):
+        return np.ones(len(wanted))
+    edges = np.linspace(0.0, max(q.max(), wanted.max(initial=0.0)) ** 2 * 1.0001, _N_SHELLS + 1)
+    shell = np.minimum((q**2 / edges[1]).astype(int), _N_SHELLS - 1)
+    above = np.bincount(shell, factor * observed, _N_SHELLS)
+    below = np.bincount(shell, factor**2, _N_SHELLS)
+    there = (above > 0) & (below > 0)
+    if not there.any():
+        return np.ones(len(wanted))
+    centre = (edges[1:] + edges[:-1]) / 2
+    return np.exp(np.interp(wanted**2, centre[there], np.log(above[there] / below[there])))

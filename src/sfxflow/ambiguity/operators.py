@@ -100,3 +100,30 @@ def described(operator):
                 text += f"{sign}{number}{letter}"
         parts.append(text or "0")
     return ",".join(parts)
+
+
+def composition(operators, group):
+    """Which way to index results when one is followed by another.
+
+    Parameters
+    ----------
+    operators : ndarray, shape (n_modes, 3, 3)
+    group : gemmi.SpaceGroup
+
+    Returns
+    -------
+    ndarray of int64, shape (n_modes, n_modes)
+        Number of the operator that operators[i] @ operators[j] is equivalent to; -1 in columns j whose operator does not map the Laue
+        group onto itself: all crystals can't be turned by it together.
+    """
+    laue = rotations(group)
+    proper = laue[np.linalg.det(laue) > 0]
+    table = np.full((len(operators), len(operators)), -1)
+    for j, second in enumerate(operators):
+        inverse = np.linalg.inv(second)
+        if not all(np.any(np.all(np.abs(proper - inverse @ r @ second) < _SAME, axis=(1, 2))) for r in proper):
+            continue
+        for i, first in enumerate(operators):
+            same = [same_way(first @ second, other, proper) for other in operators]
+            table[i, j] = same.index(True) if any(same) else -1
+    return table

@@ -16,18 +16,21 @@ _ENOUGH = 1e-4
 _MOST = 3.0
 
 
-def standardised(observations):
+def standardised(observations, with_information=False):
     """Deviation of each observation from what is expected at its resolution, small where it tells little.
 
     Parameters
     ----------
     observations : sfxflow.ambiguity.observations.Observations
+    with_information : bool
+        Also return 1 / (1 + var(z)).
 
     Returns
     -------
-    ndarray of float64, shape (n,)
+    value : ndarray of float64, shape (n,)
         (z - 1) / (1 + var(z)), z = I / (factor * prior): for Wilson's distribution of variance 1 this is the expectation of the
         true deviation, to first order.
+    information : ndarray of float64, shape (n,)
     """
     expected = observations.factor * observations.prior[observations.number].mean(axis=1)
     known = expected > 0
@@ -35,7 +38,9 @@ def standardised(observations):
     variance = np.divide(
         observations.background + observations.gain * expected, expected**2, where=known, out=np.full(len(z), np.inf)
     )
-    return np.clip((z - 1.0) / (1.0 + variance + observations.error**2), -_MOST, _MOST)
+    information = 1.0 / (1.0 + variance + observations.error**2)
+    value = np.clip((z - 1.0) * information, -_MOST, _MOST)
+    return (value, information) if with_information else value
 
 
 def embedding(observations, value, seed=0):
