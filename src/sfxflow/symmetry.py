@@ -25,6 +25,29 @@ def _by_number(name):
     return gemmi.find_spacegroup_by_number(int(text)) if text.isdigit() and 1 <= int(text) <= 230 else None
 
 
+#: Lattice type to the point group with all of its rotations.
+_LATTICE_ROTATIONS = {"triclinic": "1", "orthorhombic": "222", "tetragonal": "422", "hexagonal": "622", "cubic": "432"}
+
+
+def lattice_group(cell):
+    """The space group without screw axes that has all rotations of a cell's lattice: P422 for a primitive tetragonal one.
+
+    Parameters
+    ----------
+    cell : sfxflow.cell.Cell
+
+    Returns
+    -------
+    gemmi.SpaceGroup
+        The crystal's own may have fewer rotations: metric symmetry is not symmetry of the intensities.
+    """
+    if cell.centering in "HR":
+        return space_group(f"R32:{cell.centering}")
+    if cell.lattice_type == "monoclinic":
+        return space_group(cell.centering + {"a": "211", "c": "112"}.get(cell.unique_axis, "121"))
+    return space_group(cell.centering + _LATTICE_ROTATIONS[cell.lattice_type])
+
+
 def rotations(group, friedel=True):
     """Rotation parts that make equivalent reflections: h' = h @ rotation.
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "runs": "add runs to the table of runs",
     "simulate": "simulate frames with known truth",
     "peaks": "find peaks",
+    "cell": "find the unit cell where none is known",
     "indexing": "index the peaks with a known cell",
     "integration": "predict and integrate reflections",
     "frames": "gather the frame account of a run",

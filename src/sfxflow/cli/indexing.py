@@ -27,7 +27,6 @@ from sfxflow.indexing.frame import (
 from sfxflow.indexing.pool import pool_lattices
 from sfxflow.indexing.refine import refine_lattice
 from sfxflow.indexing.significance import FALSE_RATE, calibrated_cut, chance_fit, copies_of
-from sfxflow.io.cell_file import check_cell, lattice_of, read_cell
 from sfxflow.io.files import provenance_json
 from sfxflow.io.geometry import read_geometry
 from sfxflow.io.hdf5 import hdf5_written_whole
@@ -36,7 +35,6 @@ from sfxflow.io.table import ChunkWriter, open_chunk, read_rows
 from sfxflow.parallel import ordered_map
 from sfxflow.progress import Progress
 from sfxflow.reflections import Status
-from sfxflow.symmetry import space_group
 from sfxflow.units import wavelength
 
 #: Frames that are read or written at once.
@@ -65,12 +63,7 @@ def run(args):
     """Index the peaks; see the module's docstring."""
     settings = options.stage_settings("indexing", args)
     detector = read_geometry(args.geometry)
-    group = space_group(args.space_group)
-    cell = read_cell(args.cell)
-    check_cell(cell, group, args.cell)
-    # The group says what a file may leave open: an unnamed unique axis, rhombohedral lattices on hexagonal axes.
-    lattice_type, centering, unique_axis = lattice_of(group)
-    cell = replace(cell, lattice_type=lattice_type, centering=centering, unique_axis=unique_axis)
+    cell, group = options.cell_and_group(args.cell, args.space_group)
     with open_chunk(args.peaks, "frames", PEAK_GROUP) as handle:
         frames = read_rows(handle["frames"])
     # The file says which photon energy and camera length the crystals belong to.

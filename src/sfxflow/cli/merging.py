@@ -8,9 +8,9 @@ With --groups (a table of `sfxflow split`) all crystals are scaled together and 
 
 import numpy as np
 
+from sfxflow.cli import options
 from sfxflow.errors import InputError
 from sfxflow.groups import NO_GROUP, value_text
-from sfxflow.io.cell_file import check_cell, read_cell
 from sfxflow.io.files import provenance_json
 from sfxflow.io.merged import MergedGroups, write_merged
 from sfxflow.io.shards import Shards
@@ -19,7 +19,6 @@ from sfxflow.io.table import open_chunk, read_rows
 from sfxflow.merging.merge import FEWEST_CRYSTALS_FOR_CURVE, Parts, merge_blocks
 from sfxflow.merging.observations import Collector
 from sfxflow.settings import settings_from_json
-from sfxflow.symmetry import space_group
 from sfxflow.units import wavelength
 
 _ROWS_AT_A_TIME = 1_000_000
@@ -33,8 +32,7 @@ def add_arguments(parser):
     """Arguments of `sfxflow merging`."""
     parser.add_argument("--integrated", nargs="+", required=True, metavar="FILE", help="chunk files with reflections")
     parser.add_argument("--dataset", required=True, metavar="NAME", help="name of the dataset")
-    parser.add_argument("--cell", required=True, metavar="FILE", help="unit cell (.cell)")
-    parser.add_argument("--space-group", required=True, metavar="NAME", help="for example P43212 or 96")
+    options.add_cell(parser)
     parser.add_argument("--d-min", nargs="?", type=float, metavar="D", help="highest resolution to merge, angstrom")
     parser.add_argument("--groups", nargs="?", metavar="TSV", help="table of the groups that are merged apart")
     parser.add_argument(
@@ -47,9 +45,7 @@ def add_arguments(parser):
 def run(args):
     """Read, merge, write."""
     settings = settings_from_json("merging", args.settings)
-    group = space_group(args.space_group)
-    cell = read_cell(args.cell)
-    check_cell(cell, group, args.cell)
+    cell, group = options.cell_and_group(args.cell, args.space_group)
     if args.d_min is not None and not args.d_min > 0:
         raise InputError(f"--d-min {args.d_min}: a resolution in angstrom above 0 is expected")
     split = read_split(args.groups) if args.groups else None
@@ -61,7 +57,7 @@ def run(args):
             f"{collector.n_observations} observations of {len(collector.numbers)} reflections"
         )
         if collector.n_read and not collector.n_observations:
-            raise InputError(_nothing_left(args, collector, settings))
+            raise InputError(_nothing_left(args, collector, settings, group))
         parts = Parts(split.groups.names, own_group) if split else None
         merged = merge_blocks(
             shards, collector, settings, args.threads, progress=lambda line: print(line, flush=True), parts=parts
@@ -169,7 +165,7 @@ def _check_crystals(path, crystals, cell):
         )
 
 
-def _nothing_left(args, collector, settings):
+def _nothing_left(args, collector, settings, group):
     if args.d_min is not None and collector.largest_d < args.d_min:
         return (
             f"--d-min {args.d_min}: no reflection has so low a resolution: the largest d is {collector.largest_d:.2f} angstrom; "
@@ -177,7 +173,7 @@ def _nothing_left(args, collector, settings):
         )
     return (
         f"none of {collector.n_read} observations can be used: {collector.n_unusable} without a finite intensity, uncertainty or "
-        f"width, {collector.n_absent} of reflections that {args.space_group} makes absent, the others beyond "
+        f"width, {collector.n_absent} of reflections that {group.xhm()} makes absent, the others beyond "
         f"max_excitation = {settings.max_excitation} widths or d_min"
     )
 

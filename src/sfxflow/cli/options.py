@@ -1,9 +1,14 @@
 """Options that several stages share, and what they are turned into."""
 
+import sys
+from dataclasses import replace
+
 import numpy as np
 
 from sfxflow.errors import InputError
+from sfxflow.io.cell_file import check_cell, lattice_of, read_cell
 from sfxflow.settings import settings_from_json
+from sfxflow.symmetry import lattice_group, space_group
 
 
 def add_frames(parser):
@@ -28,7 +33,52 @@ def add_job(parser, output):
 def add_cell(parser):
     """Target cell and space group."""
     parser.add_argument("--cell", required=True, help="unit cell file (CrystFEL .cell, or PDB)")
-    parser.add_argument("--space-group", required=True, help="space group, for example P43212")
+    parser.add_argument(
+        "--space-group",
+        nargs="?",
+        default="",
+        help="space group, for example P43212; without it the one with all rotations of the cell's lattice, P422 for instance",
+    )
+
+
+def cell_and_group(path, name):
+    """Cell of a file and the space group called `name`; what the cell's file leaves open is as the group says.
+
+    Without a name the group has all rotations of the cell's lattice, and a warning says so.
+
+    Parameters
+    ----------
+    path : path
+    name : str
+        Empty or None for no name.
+
+    Returns
+    -------
+    cell : sfxflow.cell.Cell
+    group : gemmi.SpaceGroup
+
+    Raises
+    ------
+    InputError
+        The cell can't be read, there is no such group, or they contradict each other.
+    """
+    cell = read_cell(path)
+    if not name:
+        group = lattice_group(cell)
+        print(f"WARNING: {assumed_group(group)}", file=sys.stderr)
+        return cell, group
+    group = space_group(name)
+    check_cell(cell, group, path)
+    lattice_type, centering, unique_axis = lattice_of(group)
+    return replace(cell, lattice_type=lattice_type, centering=centering, unique_axis=unique_axis), group
+
+
+def assumed_group(group):
+    """A sentence that says that a space group was not given, and what that means."""
+    return (
+        f"no space group is given: {group.xhm()} is assumed, which has all rotations of the lattice. The true one may have fewer, "
+        "and reflections that are not equivalent would be averaged; set datasets.NAME.space_group when it is known"
+    )
 
 
 def stage_settings(stage, args):

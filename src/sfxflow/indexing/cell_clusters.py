@@ -7,9 +7,11 @@ Bernstein 2014, J. Appl. Cryst. 47, 346, doi:10.1107/S1600576713031002).
 """
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 
 from sfxflow.cell import parameters_of
 
@@ -18,7 +20,7 @@ LENGTH_TOLERANCE = 0.02
 ANGLE_TOLERANCE = 1.5
 
 _COMBINATIONS = np.array([c for c in itertools.product((-1, 0, 1), repeat=3) if next((x for x in c if x), -1) > 0])
-_ROWS = np.array([c for c in itertools.product((-1, 0, 1), repeat=3) if any(c)])
+_ROWS = np.array([c for c in itertools.product((-1.0, 0.0, 1.0), repeat=3) if any(c)])
 
 
 @dataclass(frozen=True)
@@ -69,23 +71,61 @@ def nearest_setting(basis, reference, length_tolerance=LENGTH_TOLERANCE, angle_t
     ndarray, shape (3, 3), or None
         None where no basis comes as near as the tolerances ask for.
     """
+    chosen = np.empty((3, 3))
     expected = basis_parameters(reference)
-    vectors = _ROWS @ basis
-    lengths = np.linalg.norm(vectors, axis=1)
-    fitting = [vectors[np.abs(lengths / length - 1.0) < length_tolerance] for length in expected[:3]]
-    best, smallest = None, np.inf
-    for a, b, c in itertools.product(*fitting):
-        setting = np.array([a, b, c])
-        if np.linalg.det(setting) < 0.5 * abs(np.linalg.det(basis)):
+    angles = np.radians(np.array([expected[3:] - angle_tolerance, expected[3:], expected[3:] + angle_tolerance]))
+    cosines = np.cos(np.clip(angles, 0.0, np.pi))
+    found = _nearest_setting(_ROWS @ basis, expected[:3], cosines, length_tolerance, chosen)
+    return chosen if found else None
+
+
+@njit(cache=True)
+def _nearest_setting(vectors, expected, cosines, length_tolerance, chosen):
+    """Set `chosen` to the right-handed triple of vectors nearest to the expected lengths and angles; False where none is near.
+
+    `cosines`: of the smallest, the expected and the largest alpha, beta and gamma, shape (3, 3).
+    """
+    n = vectors.shape[0]
+    lengths = np.empty(n)
+    for i in range(n):
+        lengths[i] = math.sqrt(vectors[i, 0] ** 2 + vectors[i, 1] ** 2 + vectors[i, 2] ** 2)
+    smallest = np.inf
+    for i in range(n):
+        off_a = abs(lengths[i] / expected[0] - 1.0)
+        if off_a > length_tolerance:
             continue
-        parameters = basis_parameters(setting)
-        angles = np.abs(parameters[3:] - expected[3:])
-        if angles.max() > angle_tolerance:
-            continue
-        distance = np.sum((parameters[:3] / expected[:3] - 1.0) ** 2) + np.sum(np.radians(angles) ** 2)
-        if distance < smallest:
-            best, smallest = setting, distance
-    return best
+        for j in range(n):
+            off_b = abs(lengths[j] / expected[1] - 1.0)
+            if off_b > length_tolerance:
+                continue
+            gamma = _dot(vectors[i], vectors[j]) / (lengths[i] * lengths[j])
+            if gamma > cosines[0, 2] or gamma < cosines[2, 2]:
+                continue
+            for k in range(n):
+                off_c = abs(lengths[k] / expected[2] - 1.0)
+                if off_c > length_tolerance:
+                    continue
+                alpha = _dot(vectors[j], vectors[k]) / (lengths[j] * lengths[k])
+                beta = _dot(vectors[i], vectors[k]) / (lengths[i] * lengths[k])
+                if alpha > cosines[0, 0] or alpha < cosines[2, 0] or beta > cosines[0, 1] or beta < cosines[2, 1]:
+                    continue
+                distance = off_a**2 + off_b**2 + off_c**2
+                distance += (alpha - cosines[1, 0]) ** 2 + (beta - cosines[1, 1]) ** 2 + (gamma - cosines[1, 2]) ** 2
+                # A left-handed triple, or three vectors in a plane, spans another lattice.
+                if distance < smallest and _triple_product(vectors[i], vectors[j], vectors[k]) > 0.0:
+                    smallest = distance
+                    chosen[0], chosen[1], chosen[2] = vectors[i], vectors[j], vectors[k]
+    return smallest < np.inf
+
+
+@njit(cache=True)
+def _dot(a, b):
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+@njit(cache=True)
+def _triple_product(a, b, c):
+    return a[0] * (b[1] * c[2] - b[2] * c[1]) + a[1] * (b[2] * c[0] - b[0] * c[2]) + a[2] * (b[0] * c[1] - b[1] * c[0])
 
 
 def basis_parameters(basis):

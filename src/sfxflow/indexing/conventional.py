@@ -14,10 +14,16 @@ from sfxflow.cell import Cell, parameters_of
 from sfxflow.indexing.lattice import PRIMITIVE, lattice_operators, reduce_basis
 
 #: Order of the group of proper rotations to the lattice type.
-_TYPES = {1: "triclinic", 2: "monoclinic", 4: "orthorhombic", 6: "rhombohedral", 8: "tetragonal", 12: "hexagonal", 24: "cubic"}
+_TYPES = {
+    1: "triclinic",
+    2: "monoclinic",
+    4: "orthorhombic",
+    6: "rhombohedral",
+    8: "tetragonal",
+    12: "hexagonal",
+    24: "cubic",
+}
 _ROWS = np.array([c for c in itertools.product(range(-3, 4), repeat=3) if any(c)])
-#: Lattice type to the point group with all of its rotations.
-_ROTATIONS = {"triclinic": "1", "orthorhombic": "222", "tetragonal": "422", "hexagonal": "622", "cubic": "432"}
 
 
 @dataclass(frozen=True)
@@ -65,18 +71,97 @@ def possible_cells(basis, tolerance=0.01):
             yield found
 
 
-def highest_group(cell):
-    """Name of the space group with all rotations that the lattice of a cell has: P422 for a primitive tetragonal one.
+def cell_in_group(basis, lattice, tolerance=0.02):
+    """The cell of a lattice in the setting of a space group, whose lattice may have less symmetry than the metric.
 
     Parameters
     ----------
-    cell : sfxflow.cell.Cell
+    basis : ndarray, shape (3, 3)
+        Rows of a reduced primitive cell, angstrom.
+    lattice : tuple of str
+        Lattice type, centring and unique axis (`sfxflow.io.cell_file.lattice_of`).
+    tolerance : float
+        As in `conventional_cell`.
+
+    Returns
+    -------
+    sfxflow.cell.Cell or None
+        The one that deviates least; None if the lattice can't belong to the group.
     """
-    if cell.centering in "HR":
-        return f"R32:{cell.centering}"
-    if cell.lattice_type == "monoclinic":
-        return cell.centering + {"a": "211", "b": "121", "c": "112"}[cell.unique_axis]
-    return cell.centering + _ROTATIONS[cell.lattice_type]
+    kind, centering, axis = lattice
+    basis = np.asarray(basis, dtype=float)
+    best, smallest = None, np.inf
+    for operators in _subgroups(lattice_operators(basis, tolerance)):
+        found = _with_operators(basis, operators)
+        if found is None or (found.cell.lattice_type, found.cell.centering in "HR") != _hexagonal_words(
+            kind, centering
+        ):
+            continue
+        cell = _in_setting(found.axes, basis, operators, kind, centering, axis)
+        if cell is not None and sum(found.deviation) < smallest - 1e-9:
+            best, smallest = cell, sum(found.deviation)
+    return best
+
+
+def _hexagonal_words(kind, centering):
+    """Lattice type, and whether it is rhombohedral, in the words of `_with_operators`."""
+    return ("hexagonal" if kind == "rhombohedral" else kind), centering in "HR"
+
+
+def _subgroups(operators):
+    """All groups that up to three of the operations generate."""
+    seen = set()
+    for several in itertools.combinations_with_replacement(operators, 3):
+        group = {tuple(np.eye(3, dtype=int).ravel())} | {tuple(op.ravel()) for op in several}
+        while True:
+            products = {tuple((np.reshape(a, (3, 3)) @ np.reshape(b, (3, 3))).ravel()) for a in group for b in group}
+            if products <= group or len(group) > 24:
+                break
+            group |= products
+        key = frozenset(group)
+        if len(group) in _TYPES and key not in seen:
+            seen.add(key)
+            yield np.array([np.reshape(op, (3, 3)) for op in sorted(group)])
+
+
+def _in_setting(axes, basis, operators, kind, centering, axis):
+    """The cell with its axes renamed for a centring and a unique axis; None if no renaming gives them."""
+    metric = basis @ basis.T
+    exact = np.linalg.cholesky(np.mean([op @ metric @ op.T for op in operators], axis=0))
+    if kind == "rhombohedral":
+        settings = [PRIMITIVE["H"] @ axes]
+    elif kind == "monoclinic":
+        turns = {"b": (0, 1, 2), "c": (2, 0, 1), "a": (1, 2, 0)}[axis]
+        others = [np.array(m) for m in _PLANE_CHANGES]
+        settings = [(change @ axes)[list(turns)] for change in others]
+    else:
+        settings = [axes, *(axes[list(order)] * sign for order, sign in _ORDERS)] if kind == "orthorhombic" else [axes]
+    best = None
+    for setting in settings:
+        found = "R" if kind == "rhombohedral" else _centering(setting)
+        parameters = parameters_of(np.linalg.inv(setting @ exact))
+        usual = (
+            kind != "monoclinic" or 90.0 - 1e-6 <= max(parameters[3:]) <= 130.0 and min(parameters[3:]) > 90.0 - 1e-6
+        )
+        if found == centering and usual:
+            cell = Cell(*(float(x) for x in np.round(parameters, 9)), kind, centering, axis)
+            key = cell.a + cell.b + cell.c
+            if best is None or key < best[0] - 1e-9:
+                best = key, cell
+    return None if best is None else best[1]
+
+
+#: Changes of a and c (b unique) that keep the handedness, and reorderings of orthorhombic axes.
+_PLANE_CHANGES = [
+    ((p, 0, q), (0, 1, 0), (r, 0, s))
+    for p, q, r, s in itertools.product((-1, 0, 1), repeat=4)
+    if p * s - q * r == 1
+] + [
+    ((p, 0, q), (0, -1, 0), (r, 0, s))
+    for p, q, r, s in itertools.product((-1, 0, 1), repeat=4)
+    if p * s - q * r == -1
+]  # fmt: skip
+_ORDERS = [((1, 2, 0), 1), ((2, 0, 1), 1), ((1, 0, 2), -1), ((0, 2, 1), -1), ((2, 1, 0), -1)]
 
 
 def _groups(basis, tolerance):
@@ -136,7 +221,9 @@ def _with_operators(basis, operators):
         float(np.abs(measured[3:] - parameters[3:]).max()),
     )
     # Without the last bits' noise: 90 and 120 degrees are meant.
-    cell = Cell(*(float(x) for x in np.round(parameters, 9)), lattice_type=lattice, centering=centering, unique_axis=unique)
+    cell = Cell(
+        *(float(x) for x in np.round(parameters, 9)), lattice_type=lattice, centering=centering, unique_axis=unique
+    )
     return Conventional(cell=cell, axes=axes, deviation=deviation)
 
 

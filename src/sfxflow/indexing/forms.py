@@ -67,6 +67,8 @@ class Form:
         Conventional cells of the indexed frames, each refined without symmetry, angstrom and degree.
     pseudo : tuple of float or None
         Where the lattice nearly has higher symmetry: by how much (relative length, degree) it misses it.
+    basis : ndarray, shape (3, 3), or None
+        Rows of the reduced primitive cell, of accepted forms.
     """
 
     cell: Cell
@@ -77,6 +79,7 @@ class Form:
     accepted: bool
     parameters: np.ndarray = field(default_factory=lambda: np.empty((0, 6)))
     pseudo: tuple | None = None
+    basis: np.ndarray | None = None
 
 
 def check_frame(peaks, target, to_panel, wavelength, pixel_size, settings):
@@ -162,7 +165,7 @@ def _tested(basis, members, frames, index, min_share):
         accepted = share >= min_share
         cluster = densest_cluster(found) if len(found) else cluster
     own = np.array([basis_parameters(symmetry.axes @ setting) for setting in cluster.bases])
-    return Form(symmetry.cell, members, indexed, share, reasons, accepted, own, pseudo)
+    return Form(symmetry.cell, members, indexed, share, reasons, accepted, own, pseudo, cluster.basis)
 
 
 def _indexed(cell, members, frames, index):

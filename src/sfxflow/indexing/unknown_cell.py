@@ -18,7 +18,7 @@ from sfxflow.small_matrices import inverse3
 #: A step along a vector's length or across it turns the phase of the outermost peaks that direct the search by this much.
 PHASE_STEP = 0.35
 #: Vectors are scored on so many peaks, those of lowest resolution.
-SEARCH_PEAKS = 60
+SEARCH_PEAKS = 48
 #: Peaks used after that: the strongest.
 MOST_PEAKS = 192
 VECTOR_TOLERANCES = np.array([0.3, 0.2, 0.15, 0.12])
