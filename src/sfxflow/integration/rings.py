@@ -1,5 +1,6 @@
 """Summation of predicted reflections: a disc for the peak, a ring around it for the background."""
 
+from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
@@ -7,13 +8,20 @@ from numba import njit
 
 from sfxflow.buffers import doubled
 from sfxflow.errors import InputError
+from sfxflow.integration.background import MODES, fit_background
 
 #: Fewest pixels of the peak and of the background.
-_MIN_PIXELS = 4
+MIN_PIXELS = 4
 
-#: Background pixels farther than so many standard deviations off don't count.
-_CLIP_AT = 4.0
-_CLIP_CYCLES = 3
+
+class Outcome(IntEnum):
+    """What became of a predicted reflection."""
+
+    integrated = 0
+    saturated = 1
+    incomplete = 2
+    inseparable = 3
+    no_background = 4
 
 
 class Integrated(NamedTuple):
@@ -26,9 +34,11 @@ class Integrated(NamedTuple):
     peak : ndarray of float64
         Largest value in the peak region, detector unit; NaN if there is none.
     background : ndarray of float64
-        Mean background of a pixel, detector unit.
+        Background of a pixel at the reflection, detector unit.
     ok : ndarray of bool
         False for reflections that can't be integrated.
+    outcome : ndarray of uint8
+        `Outcome`: why.
     """
 
     I: np.ndarray
@@ -36,9 +46,28 @@ class Integrated(NamedTuple):
     peak: np.ndarray
     background: np.ndarray
     ok: np.ndarray
+    outcome: np.ndarray
 
 
-def integrate_rings(data, good, valid_range, bounds, fs, ss, panel, radii, gain, max_adu=np.inf):
+class Surroundings(NamedTuple):
+    """The backgrounds of the reflections of one frame.
+
+    Attributes
+    ----------
+    plane : ndarray of float64, shape (n, 3)
+        Level at the reflection, and slopes along fs and ss a pixel.
+    covariance : ndarray of float64, shape (n, 3, 3)
+        Of the plane, for pixels of variance 1.
+    variance : ndarray of float64, shape (n,)
+        Of a background pixel.
+    """
+
+    plane: np.ndarray
+    covariance: np.ndarray
+    variance: np.ndarray
+
+
+def integrate_rings(data, good, valid_range, bounds, fs, ss, panel, radii, gain, max_adu=np.inf, background="flat"):
     """Integrate all predicted reflections of one frame, those of all its lattices together.
 
     Parameters
@@ -60,6 +89,8 @@ def integrate_rings(data, good, valid_range, bounds, fs, ss, panel, radii, gain,
         Detector units a photon; 0 if there is no counting noise.
     max_adu : float or ndarray of float, shape (n_panels,)
         Reflections with a higher value in the peak region are saturated, and not ok (`peak` tells them from others).
+    background : str
+        flat, plane, or auto: a plane where its slopes are significant.
 
     Returns
     -------
@@ -76,15 +107,36 @@ def integrate_rings(data, good, valid_range, bounds, fs, ss, panel, radii, gain,
     -----
     Pixels whose centre is within the first radius of the predicted, sub-pixel position belong to the peak; a pixel within reach of two
     reflections belongs to the nearer. The background is the mean of the ring without any reflection's peak pixels, clipped at 4 standard
-    deviations (upwards with the skewness of Poisson noise, so that few photons are not cut) from a start at the median.
+    deviations (upwards with the skewness of Poisson noise, so that few photons are not cut) from a start at the median, or a plane
+    through these pixels, clipped at 4 standard deviations from itself.
 
     sigma^2 = gain max(I, 0) + n_peak v (1 + n_peak / n_background), with v = max(variance of the ring, gain background, gain^2 / n_background).
     The sum over the peak region scatters by the counting noise of the reflection's own photons, gain I, and by that of the background and of
     the electronics in each of its pixels, n_peak v. What is subtracted, n_peak times the mean of n_background pixels, scatters by
-    n_peak^2 v / n_background (Leslie 2006, Acta Cryst. D62, 48, doi:10.1107/S0907444905039107, without its profile). The ring's variance knows
+    n_peak^2 v / n_background (Leslie 2006, Acta Cryst. D62, 48, doi:10.1107/S0907444905039107, without its profile); of a plane, by v c^T C c
+    with the sums c of 1, x, y over the peak's pixels and the plane's covariance C. The ring's variance knows
     noise that counting statistics don't; the latter keeps it up where few photons happen to lie evenly, and the last is one
     photon in an empty ring. As I itself enters, a low measurement is also believed more than a high one: over many weak measurements
     I / sigma is biased by about -gain / (2 sigma).
+    """
+    return rings_and_surroundings(
+        data, good, valid_range, bounds, fs, ss, panel, radii, gain, max_adu, background, False
+    )[0]
+
+
+def rings_and_surroundings(
+    data, good, valid_range, bounds, fs, ss, panel, radii, gain, max_adu, background, mask_saturated
+):
+    """`integrate_rings` with the backgrounds, for what is fitted on top of them.
+
+    Parameters
+    ----------
+    mask_saturated : bool
+        Values above max_adu are bad pixels and do not make their reflection a saturated one.
+
+    Returns
+    -------
+    Integrated, Surroundings
     """
     data = np.ascontiguousarray(data)
     good = np.ascontiguousarray(good, dtype=bool)
@@ -92,9 +144,8 @@ def integrate_rings(data, good, valid_range, bounds, fs, ss, panel, radii, gain,
         raise InputError(f"the mask has shape {good.shape}, the frame {data.shape} (ss, fs)")
     fs = np.asarray(fs, dtype=np.float64)
     ss = np.asarray(ss, dtype=np.float64)
-    panel = np.asarray(panel, dtype=np.int64)
     inner, middle, outer = (float(radius) for radius in radii)
-    results, ok = _integrate(
+    results, outcome, plane, covariance, variance = _integrate(
         data,
         good,
         float(valid_range[0]),
@@ -102,53 +153,102 @@ def integrate_rings(data, good, valid_range, bounds, fs, ss, panel, radii, gain,
         np.asarray(bounds, dtype=np.int64),
         fs,
         ss,
-        panel,
+        np.asarray(panel, dtype=np.int64),
         np.argsort(ss, kind="stable"),
         inner,
         middle,
         outer,
         float(gain),
         np.ascontiguousarray(np.broadcast_to(np.asarray(max_adu, dtype=np.float64), len(bounds))),
+        MODES[background],
+        bool(mask_saturated),
     )
-    return Integrated(*results, ok)
+    return Integrated(*results, outcome == Outcome.integrated, outcome), Surroundings(plane, covariance, variance)
 
 
-@njit(cache=True)
-def _integrate(data, good, lowest, highest, bounds, fs, ss, panel, order, inner, middle, outer, gain, max_adu):
+@njit(cache=True, nogil=True)
+def neighbours_of(position, first, fs, ss, panel, order, inner, reach, found):
+    """Reflections whose peak region comes within `reach` of the one at `position` in the list sorted by ss.
+
+    Parameters
+    ----------
+    position : int
+    first : int
+        Where in the list to begin: what this gave for an earlier position, or 0.
+    fs, ss, panel : ndarray, shape (n,)
+    order : ndarray of int, shape (n,)
+        Reflections sorted by ss.
+    inner, reach : float
+        Peak radius, and radius around this reflection, pixel.
+    found : ndarray of int64
+        Filled; a longer one comes back where it was too short.
+
+    Returns
+    -------
+    found, n_found, first, nearest : ndarray, int, int, float
+    """
+    i = order[position]
+    while ss[order[first]] < ss[i] - inner - reach:
+        first += 1
+    n_found, nearest = 0, np.inf
+    at = first
+    while at < order.size and ss[order[at]] <= ss[i] + inner + reach:
+        j = order[at]
+        at += 1
+        if j == i or panel[j] != panel[i]:
+            continue
+        distance = np.hypot(fs[j] - fs[i], ss[j] - ss[i])
+        if distance > inner + reach:
+            continue
+        nearest = min(nearest, distance)
+        if n_found == found.size:
+            found = doubled(found)
+        found[n_found] = j
+        n_found += 1
+    return found, n_found, first, nearest
+
+
+@njit(cache=True, nogil=True)
+def _integrate(
+    data,
+    good,
+    lowest,
+    highest,
+    bounds,
+    fs,
+    ss,
+    panel,
+    order,
+    inner,
+    middle,
+    outer,
+    gain,
+    max_adu,
+    mode,
+    mask_saturated,
+):
     n = fs.size
     results = np.full((4, n), np.nan)
-    ok = np.zeros(n, dtype=np.bool_)
+    outcome = np.full(n, np.uint8(Outcome.no_background), dtype=np.uint8)
+    planes, covariances, variances = np.zeros((n, 3)), np.zeros((n, 3, 3)), np.full(n, np.nan)
     neighbours = np.empty(16, dtype=np.int64)
-    ring = np.empty(int((2 * outer + 2) ** 2), dtype=np.float64)
+    longest = int((2 * outer + 2) ** 2)
+    ring, ring_x, ring_y, scratch = np.empty(longest), np.empty(longest), np.empty(longest), np.empty(longest)
     first = 0
     for position in range(n):
         i = order[position]
-        # Reflections are sorted by ss: those whose peak region can reach this one's ring are near in the list.
-        while ss[order[first]] < ss[i] - inner - outer:
-            first += 1
-        n_neighbours = 0
-        separable = True
-        at = first
-        while at < n and ss[order[at]] <= ss[i] + inner + outer:
-            j = order[at]
-            at += 1
-            if j == i or panel[j] != panel[i]:
-                continue
-            distance = np.hypot(fs[j] - fs[i], ss[j] - ss[i])
-            if distance > inner + outer:
-                continue
-            if distance < 0.5 * inner:
-                separable = False
-            if n_neighbours == neighbours.size:
-                neighbours = doubled(neighbours)
-            neighbours[n_neighbours] = j
-            n_neighbours += 1
-
+        neighbours, n_neighbours, first, nearest = neighbours_of(
+            position, first, fs, ss, panel, order, inner, outer, neighbours
+        )
         first_row, end_row, first_column, end_column = bounds[panel[i]]
+        limit = max_adu[panel[i]]
+        top = min(highest, limit) if mask_saturated else highest
         total, n_peak, maximum, whole, n_ring = 0.0, 0, -np.inf, True, 0
+        peak_x, peak_y = 0.0, 0.0
         for row in range(int(np.floor(ss[i] - outer)), int(np.floor(ss[i] + outer)) + 1):
             for column in range(int(np.floor(fs[i] - outer)), int(np.floor(fs[i] + outer)) + 1):
-                squared = (row + 0.5 - ss[i]) ** 2 + (column + 0.5 - fs[i]) ** 2
+                x, y = column + 0.5 - fs[i], row + 0.5 - ss[i]
+                squared = x * x + y * y
                 in_peak = squared <= inner * inner
                 if not in_peak and (squared < middle * middle or squared > outer * outer):
                     continue
@@ -164,92 +264,48 @@ def _integrate(data, good, lowest, highest, bounds, fs, ss, panel, order, inner,
                 value = np.nan
                 if first_row <= row < end_row and first_column <= column < end_column and good[row, column]:
                     value = np.float64(data[row, column])
-                usable = value >= lowest and value <= highest
+                usable = value >= lowest and value <= top
                 if in_peak:
                     if usable:
                         total += value
+                        peak_x += x
+                        peak_y += y
                         n_peak += 1
                         maximum = max(maximum, value)
                     else:
                         whole = False
                 elif usable:
-                    ring[n_ring] = value
+                    ring[n_ring], ring_x[n_ring], ring_y[n_ring] = value, x, y
                     n_ring += 1
         if n_peak > 0:
             results[2, i] = maximum
-        if n_ring < _MIN_PIXELS:
+        if n_ring < MIN_PIXELS:
             continue
-        background, variance, n_background = _clipped_mean(ring, n_ring, gain)
-        results[3, i] = background
-        if (
-            not whole
-            or not separable
-            or n_peak < _MIN_PIXELS
-            or n_background < _MIN_PIXELS
-            or maximum > max_adu[panel[i]]
-        ):
-            continue
+        plane, covariance = planes[i], covariances[i]
+        variance, n_background = fit_background(ring, ring_x, ring_y, n_ring, gain, mode, scratch, plane, covariance)
+        results[3, i] = plane[0]
         # Where the whole ring is empty its rate is still not zero: as if it held one photon.
-        variance = max(variance, gain * background, gain * gain / n_background)
-        if variance <= 0.0:
+        variance = max(variance, gain * plane[0], gain * gain / max(n_background, 1))
+        if n_background < MIN_PIXELS or variance <= 0.0:
             continue
-        intensity = total - n_peak * background
-        results[0, i] = intensity
-        results[1, i] = np.sqrt(gain * max(intensity, 0.0) + n_peak * variance * (1.0 + n_peak / n_background))
-        ok[i] = True
-    return results, ok
+        variances[i] = variance
+        if maximum > limit:
+            outcome[i] = Outcome.saturated
+        elif nearest < 0.5 * inner:
+            outcome[i] = Outcome.inseparable
+        elif not whole or n_peak < MIN_PIXELS:
+            outcome[i] = Outcome.incomplete
+        else:
+            outcome[i] = Outcome.integrated
+            intensity = total - n_peak * plane[0] - peak_x * plane[1] - peak_y * plane[2]
+            results[0, i] = intensity
+            spread = n_peak + quadratic_form(covariance, float(n_peak), peak_x, peak_y)
+            results[1, i] = np.sqrt(gain * max(intensity, 0.0) + variance * spread)
+    return results, outcome, planes, covariances, variances
 
 
-@njit(cache=True)
-def _clipped_mean(values, n, gain):
-    """Mean, variance and number of values[:n] without outliers; the values are put in another order."""
-    centre = _median(values, n)
-    below, n_below = 0.0, 0
-    for i in range(n):
-        if values[i] <= centre:
-            below += (values[i] - centre) ** 2
-            n_below += 1
-    # Bright outliers don't reach the lower half.
-    variance = max(below / n_below, gain * centre)
-    n_used = 0
-    for _ in range(_CLIP_CYCLES):
-        reach = _CLIP_AT * np.sqrt(variance) + 1e-6 * abs(centre)
-        low, high = centre - reach, centre + reach + gain * (_CLIP_AT**2 - 1.0) / 6.0
-        origin = centre
-        total, squares, n_used = 0.0, 0.0, 0
-        for i in range(n):
-            if values[i] >= low and values[i] <= high:
-                total += values[i] - origin
-                squares += (values[i] - origin) ** 2
-                n_used += 1
-        if n_used < 2:
-            break
-        shift = total / n_used
-        centre = origin + shift
-        variance = max(squares - n_used * shift * shift, 0.0) / (n_used - 1)
-        if n_used == n:
-            break
-    return centre, variance, n_used
-
-
-@njit(cache=True)
-def _median(values, n):
-    """Middle one of values[:n], in place (Hoare's selection)."""
-    left, right, middle = 0, n - 1, n // 2
-    while left < right:
-        pivot = values[middle]
-        i, j = left, right
-        while i <= j:
-            while values[i] < pivot:
-                i += 1
-            while values[j] > pivot:
-                j -= 1
-            if i <= j:
-                values[i], values[j] = values[j], values[i]
-                i += 1
-                j -= 1
-        if j < middle:
-            left = i
-        if i > middle:
-            right = j
-    return values[middle]
+@njit(cache=True, nogil=True)
+def quadratic_form(matrix, a, b, c):
+    """v^T M v for v = (a, b, c) and a symmetric matrix."""
+    diagonal = a * a * matrix[0, 0] + b * b * matrix[1, 1] + c * c * matrix[2, 2]
+    return diagonal + 2.0 * (a * b * matrix[0, 1] + a * c * matrix[0, 2] + b * c * matrix[1, 2])

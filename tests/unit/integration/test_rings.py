@@ -211,7 +211,7 @@ def test_no_noise_at_all_is_rejected():
 
 def test_no_reflections():
     found = integrate(even(), [], [])
-    assert [len(column) for column in found] == [0] * 5
+    assert [len(column) for column in found] == [0] * 6
 
 
 def test_order_of_the_reflections_does_not_matter():
