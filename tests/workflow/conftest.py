@@ -162,6 +162,10 @@ MESSAGES = {
     "builtin_merging": "Scaling",
     "figures_of_merit": "Computing figures of merit",
     "export": "Writing MTZ",
+    "split": "Splitting",
+    "group_figures_of_merit": "Judging group",
+    "group_export": "Exporting group",
+    "difference": "Subtracting group",
     "report": "Writing the report",
 }
 

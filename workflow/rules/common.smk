@@ -170,16 +170,21 @@ def is_per_frame(by):
     return by.startswith("/") or by.endswith(".tsv")
 
 
-def values_of_column(dataset, by):
-    """Values that the dataset's runs have in a column, each once, in the order of the table."""
-    rows = [row for row in RUNS.values() if row["dataset"] == dataset]
-    if by not in rows[0]:
-        near = get_close_matches(by, rows[0], n=1)
-        hint = f"did you mean {near[0]}?" if near else f"it has: {', '.join(rows[0])}"
+def require_column(dataset, by):
+    """The table of the runs must have the column that a dataset is split by."""
+    columns = next(row for row in RUNS.values() if row["dataset"] == dataset)
+    if by not in columns:
+        near = get_close_matches(by, columns, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"it has: {', '.join(columns)}."
         raise WorkflowError(
             f"{CONFIG}: datasets.{dataset}.split: {config['runs']} has no column {by}; {hint} "
             "A dataset in the frame files is given by its path, as /entry_1/laser_on."
         )
+
+
+def values_of_column(dataset, by):
+    """Values that the dataset's runs have in a column, each once, in the order of the table."""
+    rows = [row for row in RUNS.values() if row["dataset"] == dataset]
     values = list(dict.fromkeys(str(row[by]) for row in rows if str(row[by])))
     if len(values) < 2:
         found = f"all runs with a value have {values[0]!r}" if values else "no run has a value"
@@ -219,6 +224,8 @@ def split_of(dataset):
         if set_without:
             raise WorkflowError(f"{where}.{set_without[0]}: there is nothing to split by: split is missing")
         return None
+    if not is_per_frame(own["split"]):
+        require_column(dataset, own["split"])
     groups = named_groups(dataset, where)
     for name in groups:
         if not isinstance(name, str):
@@ -227,8 +234,6 @@ def split_of(dataset):
             raise WorkflowError(
                 f"{where}.split: {name!r} can't be the name of a folder; name the groups: split_groups: {{NAME: {name!r}, ...}}"
             )
-    if not is_per_frame(own["split"]):
-        values_of_column(dataset, own["split"])
     reference = own["split_reference"] or next(iter(groups))
     if reference not in groups:
         raise WorkflowError(f"{where}.split_reference: {reference} is none of the groups {', '.join(groups)}")

@@ -5,6 +5,7 @@ Needs    results/{engine}/runs/{run}/frames.tsv
          results/{engine}/runs/{run}/{chunk}.integrated.h5
          results/{engine}/merged/{merger}/{dataset}/merged.h5
          results/{engine}/merged/{merger}/{dataset}/figures_of_merit.json
+         results/{engine}/merged/builtin/{dataset}/split/... where a dataset is split
 Provides results/report/index.html
 """
 
@@ -30,6 +31,8 @@ rule report:
             merger=config["mergers"],
             dataset=DATASETS,
         ),
+        groups=split_files(groups=["figures_of_merit.json"]),
+        differences=split_files(differences=["difference.json"]),
     output:
         "results/report/index.html",
     log:
@@ -58,6 +61,8 @@ rule report:
             --integrated {input.integrated:q} \
             --merged {input.merged:q} \
             --figures-of-merit {input.figures_of_merit:q} \
+            --groups {input.groups:q} \
+            --differences {input.differences:q} \
             --settings {params.settings:q} \
             --output {output:q} >{log:q} 2>&1
         """

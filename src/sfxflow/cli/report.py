@@ -15,7 +15,7 @@ import numpy as np
 
 import sfxflow
 from sfxflow.errors import InputError
-from sfxflow.io.figures_of_merit import read_figures_of_merit
+from sfxflow.io.figures_of_merit import read_difference, read_figures_of_merit
 from sfxflow.io.files import provenance, written_whole
 from sfxflow.io.frame_account import count_by_status, read_frame_account
 from sfxflow.io.merged import read_merged
@@ -49,6 +49,12 @@ def add_arguments(parser):
         "--figures-of-merit", nargs="*", default=[], metavar="JSON", help="figures of merit of the merged files"
     )
     parser.add_argument(
+        "--groups", nargs="*", default=[], metavar="JSON", help="figures of merit of the groups of split datasets"
+    )
+    parser.add_argument(
+        "--differences", nargs="*", default=[], metavar="JSON", help="figures of the differences of these groups"
+    )
+    parser.add_argument(
         "--settings", default="", metavar="JSON", help="settings of the stage; the defaults where not given"
     )
     parser.add_argument("--output", required=True, metavar="HTML", help="page to write")
@@ -64,8 +70,8 @@ def run(args):
     chunks = {_same_name(path): _read_chunk(path) for path in args.integrated}
     expected = args.n_frames or [None] * len(args.frames)
     runs = [_read_run(path, n, chunks) for path, n in zip(args.frames, expected, strict=True)]
-    datasets = _read_datasets(args.merged, args.figures_of_merit, runs, chunks)
-    inputs = [*args.frames, *args.integrated, *args.merged, *args.figures_of_merit]
+    datasets = _with_groups(_read_datasets(args.merged, args.figures_of_merit, runs, chunks), args)
+    inputs = [*args.frames, *args.integrated, *args.merged, *args.figures_of_merit, *args.groups, *args.differences]
     this = provenance(asdict(settings), inputs)
     origins = _origins(runs, datasets, chunks)
     origins.append(Origin("This page", [args.output], this))
@@ -141,6 +147,22 @@ def _read_datasets(merged_paths, figures_paths, runs, chunks):
             own = files.setdefault(_same_name(path), {})
         own |= {"figures": str(path), "contents": figures}
     return [_read_dataset(found, runs, chunks) for found in files.values()]
+
+
+def _with_groups(datasets, args):
+    """The datasets with the figures of their groups and differences, by the merged file that these were made from."""
+    places = {_same_name(dataset.files["merged"]): dataset for dataset in datasets if "merged" in dataset.files}
+    for name, paths, read in (
+        ("groups", args.groups, read_figures_of_merit),
+        ("differences", args.differences, read_difference),
+    ):
+        for path in paths:
+            figures = read(path)
+            own = places.get(_same_name(figures["inputs"].get("merged", "")))
+            if own is None or "group" not in figures:
+                raise InputError(f"--{name}: {path}: is not of a group of the merged files that are given")
+            getattr(own, name).append(figures)
+    return datasets
 
 
 def _read_dataset(found, runs, chunks):

@@ -1,9 +1,10 @@
-"""The JSON file of the figures of merit."""
+"""The JSON files of figures of merit and of differences."""
 
 import json
 
 from sfxflow.errors import InputError
 
+_DIFFERENCE_KEYS = ("provenance", "inputs", "split_by", "group", "minus", "n_crystals", "overall", "shells", "remarks")
 _KEYS = ("provenance", "definitions", "overall", "shells", "remarks", "inputs")
 
 
@@ -25,6 +26,15 @@ def read_figures_of_merit(path):
     InputError
         Not there, not JSON, or without the figures.
     """
+    return _read(path, _KEYS, "figures of merit")
+
+
+def read_difference(path):
+    """Read difference.json as `sfxflow difference` wrote it; `read_figures_of_merit` tells what can go wrong."""
+    return _read(path, _DIFFERENCE_KEYS, "figures of a difference")
+
+
+def _read(path, keys, what):
     try:
         with open(path, encoding="utf-8") as handle:
             figures = json.load(handle)
@@ -32,7 +42,7 @@ def read_figures_of_merit(path):
         raise InputError(f"{path}: can't be read ({getattr(error, 'strerror', None) or error})") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: is not JSON ({error}); remove it and run again") from None
-    missing = [key for key in _KEYS if key not in figures] if isinstance(figures, dict) else list(_KEYS)
+    missing = [key for key in keys if key not in figures] if isinstance(figures, dict) else list(keys)
     if missing:
-        raise InputError(f"{path}: holds no figures of merit ({', '.join(missing)} missing); remove it and run again")
+        raise InputError(f"{path}: holds no {what} ({', '.join(missing)} missing); remove it and run again")
     return figures

@@ -101,6 +101,8 @@ class Dataset:
         Whose chunk files were merged.
     files : dict
         'merged', 'figures', 'provenance' (of the merged file).
+    groups, differences : list of dict
+        figures_of_merit.json of each group and difference.json of each difference, where the dataset is split.
     """
 
     engine: str
@@ -117,6 +119,8 @@ class Dataset:
     chunks_missing: int = 0
     runs: list = field(default_factory=list)
     files: dict = field(default_factory=dict)
+    groups: list = field(default_factory=list)
+    differences: list = field(default_factory=list)
 
     @property
     def overall(self):

@@ -6,6 +6,7 @@ from sfxflow.point_group import epsilon
 from sfxflow.report import figures as draw
 from sfxflow.report.contents import robust_spread
 from sfxflow.report.markup import NONE, count, element, fixed, is_number, joined, percent, table
+from sfxflow.report.split import split_part
 from sfxflow.statistics.shells import inverse_d
 from sfxflow.statistics.wilson import FIT_FROM, wilson_b, wilson_plot
 from sfxflow.symmetry import rotations, space_group
@@ -56,6 +57,7 @@ def dataset_section(dataset, anchor):
         _cells(dataset, anchor),
         element("h3", "Merging"),
         _merging(dataset, anchor),
+        split_part(dataset, anchor),
         aria_labelledby=anchor,
         class_="dataset",
     )
@@ -128,6 +130,9 @@ def _shell_figures(dataset, anchor):
         ("completeness", "Completeness.", {"completeness": of("completeness", 100.0)}, "completeness (%)", 0, 105),
         ("multiplicity", "Multiplicity.", {"multiplicity": of("multiplicity")}, "multiplicity", 0, None),
     ]
+    if any(is_number(shell.get("cc_ano")) for shell in shells):
+        series = {"CCano": of("cc_ano"), "Rano/Rsplit": of("r_ano_over_r_split")}
+        plots.append(("anomalous", "CCano and Rano/Rsplit.", series, "CCano, Rano/Rsplit", None, None))
     made = [
         _figure(
             draw.against_resolution(

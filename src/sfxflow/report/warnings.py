@@ -77,7 +77,7 @@ def dataset_warnings(dataset):
     list of Warning_
     """
     where = f"{dataset.engine}, {dataset.merger}, dataset {dataset.name}"
-    found = [*_merging(dataset), *_figures(dataset)]
+    found = [*_merging(dataset), *_figures(dataset), *_groups(dataset)]
     if len(dataset.reciprocal) and dataset.space_group:
         part = same_orientation(dataset.reciprocal, dataset.space_group)
         if is_number(part) and part >= _ONE_ORIENTATION:
@@ -142,6 +142,20 @@ def _figures(dataset):
             False,
             f"Rsplit, CC1/2 and CC* are of {percent(pairs, 0)} % of the reflections: the others are in one half set only.",
         )
+
+
+def _groups(dataset):
+    for group in dataset.groups:
+        name = f"Group {group['group']} (by {group['split_by']})"
+        if not group["n_crystals"]:
+            yield True, f"{name} is empty: none of the merged crystals belongs to it."
+        else:
+            for remark in group["remarks"]:
+                yield True, f"{name}: {remark}"
+    for found in dataset.differences:
+        if all(found["n_crystals"]):
+            for remark in found["remarks"]:
+                yield False, remark
 
 
 def _asked_for(attrs, setting):
