@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from sfxflow.ambiguity.observations import mean_by_resolution, width_of
-from sfxflow.ambiguity.operators import reindexed, reindexed_reciprocal
+from sfxflow.ambiguity.operators import reindexed_reciprocal
 from sfxflow.cell import inverse_resolution
 from sfxflow.merging.corrected import excitation_in_widths, on_curve
 from sfxflow.merging.merge import merge_observations

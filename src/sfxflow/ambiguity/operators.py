@@ -127,3 +127,36 @@ def composition(operators, group):
             same = [same_way(first @ second, other, proper) for other in operators]
             table[i, j] = same.index(True) if any(same) else -1
     return table
+
+
+def in_assigned_modes(crystals, reflections, operators, mode, left_out):
+    """Tables of crystals and reflections with every crystal indexed in its mode.
+
+    Parameters
+    ----------
+    crystals : dict of ndarray
+        With `reciprocal`; other columns stay as they are.
+    reflections : dict of ndarray
+        With `crystal` (row of `crystals`), h, k, l.
+    operators : ndarray, shape (n_modes, 3, 3)
+    mode : ndarray of int, shape (n_crystals,)
+    left_out : ndarray of bool, shape (n_crystals,)
+        Crystals without any reflections in the result.
+
+    Returns
+    -------
+    crystals, reflections : dict of ndarray
+        Scattering vectors are what they were: q = reciprocal @ hkl.
+    """
+    owner = np.asarray(reflections["crystal"], np.int64)
+    if left_out.any():
+        kept = ~left_out[owner]
+        reflections = {name: values[kept] for name, values in reflections.items()}
+        owner = owner[kept]
+    if not mode.any():
+        return crystals, reflections
+    own = operators[mode]
+    hkl = np.stack([np.asarray(reflections[letter]) for letter in "hkl"], axis=1)
+    new = np.rint(np.einsum("ni,nij->nj", hkl, own[owner]))
+    renamed = {letter: new[:, axis].astype(np.int32) for axis, letter in enumerate("hkl")}
+    return crystals | {"reciprocal": reindexed_reciprocal(crystals["reciprocal"], own)}, reflections | renamed

@@ -30,6 +30,7 @@ COMMANDS = {
     "integration": "predict and integrate reflections",
     "frames": "gather the frame account of a run",
     "split": "say which frames are merged apart",
+    "ambiguity": "resolve the indexing ambiguity",
     "merging": "scale and merge",
     "figures_of_merit": "figures of merit, by shell and overall",
     "export": "write MTZ and HKL files",
