@@ -27,6 +27,7 @@ COMMANDS = {
     "peaks": "find peaks",
     "cell": "find the unit cell where none is known",
     "indexing": "index the peaks with a known cell",
+    "geometry": "propose a refined detector geometry",
     "integration": "predict and integrate reflections",
     "frames": "gather the frame account of a run",
     "split": "say which frames are merged apart",

@@ -20,30 +20,44 @@ MATCHED = 0.5
 
 
 @dataclass(frozen=True)
-class Crystal:
-    """A lattice and the peaks of its frame.
+class PeakList:
+    """The peaks of a frame, wherever the panels are.
 
     Attributes
     ----------
-    frame : int
-        Number that tells frames apart.
     panel : ndarray of int, shape (n,)
     fs, ss, intensity : ndarray, shape (n,)
         Slab coordinates, pixel, corner-based.
     wavelength, clen : float
         Angstrom, metre.
-    reciprocal : ndarray, shape (3, 3)
-        Columns a*, b*, c*, 1/angstrom.
     """
 
-    frame: int
     panel: np.ndarray
     fs: np.ndarray
     ss: np.ndarray
     intensity: np.ndarray
     wavelength: float
     clen: float
+
+
+@dataclass(frozen=True)
+class Crystal:
+    """A lattice and the peaks of its frame.
+
+    Attributes
+    ----------
+    peaks : PeakList
+    reciprocal : ndarray, shape (3, 3)
+        Columns a*, b*, c*, 1/angstrom.
+    """
+
+    peaks: PeakList
     reciprocal: np.ndarray
+
+
+def placed_peaks(peaks, arrays, clen):
+    """A `PeakList` as `sfxflow.indexing.frame.FramePeaks` of a geometry."""
+    return frame_peaks(arrays, peaks.panel, peaks.fs, peaks.ss, peaks.intensity, peaks.wavelength, clen)
 
 
 @dataclass
@@ -142,7 +156,7 @@ def summed(crystals, numbers, setting):
     inverses = {}
     for number in numbers:
         crystal = crystals[number]
-        clen = crystal.clen + setting.stretch
+        clen = crystal.peaks.clen + setting.stretch
         if clen not in inverses:
             inverses = {clen: panel_inverses(setting.arrays, clen)}
         _add(sums, number, crystal, setting, cell_type, inverses[clen], clen)
@@ -151,9 +165,8 @@ def summed(crystals, numbers, setting):
 
 def _add(sums, number, crystal, setting, free, to_panel, clen):
     profile, cell = setting.profile, setting.cell
-    peaks = frame_peaks(
-        setting.arrays, crystal.panel, crystal.fs, crystal.ss, crystal.intensity, crystal.wavelength, clen
-    )
+    length = crystal.peaks.wavelength
+    peaks = placed_peaks(crystal.peaks, setting.arrays, clen)
     np.add.at(sums.n_peaks, peaks.panel, 1)
     refined = refine_lattice(
         crystal.reciprocal,
@@ -162,7 +175,7 @@ def _add(sums, number, crystal, setting, free, to_panel, clen):
         ),
         peaks,
         to_panel,
-        crystal.wavelength,
+        length,
         start_sigma=profile.radius,
         pixel_size=setting.pixel_size,
         profile=profile,
@@ -170,9 +183,9 @@ def _add(sums, number, crystal, setting, free, to_panel, clen):
     matched = refined.inlier > MATCHED
     if matched.sum() < 4 or not np.all(np.isfinite(refined.reciprocal)):
         return
-    k = 1.0 / crystal.wavelength
+    k = 1.0 / length
     lengths = np.linalg.norm(peaks.q, axis=1)
-    widths = (profile.radius, profile.mosaicity, profile.bandwidth, crystal.wavelength)
+    widths = (profile.radius, profile.mosaicity, profile.bandwidth, length)
     shares = variance_shares(lengths, *widths)
     radial = radial_directions(peaks.q, peaks.panel, to_panel)
     from_panel = np.linalg.inv(to_panel)

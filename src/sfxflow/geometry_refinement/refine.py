@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sfxflow.cell import parameters_of
 from sfxflow.errors import InputError
 from sfxflow.geometry import PanelArrays, panel_arrays
 from sfxflow.geometry_refinement import groups as grouping
@@ -28,6 +29,9 @@ PRIOR = 10.0
 DISTANCE_PRIOR = 0.03
 #: A direction that is not known better than this (pixel) is not determined.
 DETERMINED = 0.5
+#: Relative differences that are worth a note: of the camera length, and of the cell (crystals of one kind differ by some 0.3 %).
+DISTANCE_DIFFERS = 0.001
+CELL_DIFFERS = 0.005
 #: A panel whose peaks are explained less often than this share of the usual does not lie where the geometry says.
 MISPLACED = 0.5
 _BLOCK = 16
@@ -62,7 +66,9 @@ class Refined:
         Fallbacks and warnings, in words.
     passes : int
     cell : ndarray, shape (6,)
-        Median cell of the crystals with the proposed geometry, angstrom and degree.
+        Median cell of the crystals with the refined geometry, its camera length included, angstrom and degree.
+    distance : bool
+        The proposed geometry has the refined camera length.
     """
 
     detector: object
@@ -80,6 +86,8 @@ class Refined:
     used: tuple
     notes: tuple
     passes: int
+    cell: np.ndarray
+    distance: bool
 
 
 def all_sums(crystals, numbers, setting, threads):
@@ -199,7 +207,7 @@ def _first_setting(arrays, cell, profile, settings, pixel_size):
 
 
 def _iterated(crystals, detector, groups, active, out_of_plane, setting, sums, settings, notes, threads):
-    clen = float(np.median([crystal.clen for crystal in crystals]))
+    clen = float(np.median([crystal.peaks.clen for crystal in crystals]))
     before, passes, stretch = sums, 0, 0.0
     given = setting.arrays
     total = None
@@ -240,6 +248,10 @@ def _iterated(crystals, detector, groups, active, out_of_plane, setting, sums, s
     proposed = grouping.with_arrays(detector, _kept(given, setting.arrays))
     if settings.distance:
         proposed = _stretched(proposed, stretch)
+    sigma = float(np.sqrt(covariance[2, 2]) * parameters[2].unit)
+    own_cell = np.median([parameters_of(reciprocal) for reciprocal in sums.reciprocal.values()], axis=0)
+    curvature = -float(np.median([offsets[2] for offsets in before.offsets.values()]))
+    more = _of_distance(settings.distance, stretch / clen, sigma / clen, curvature, own_cell, setting.cell)
     return Refined(
         detector=proposed,
         groups=groups,
@@ -250,13 +262,54 @@ def _iterated(crystals, detector, groups, active, out_of_plane, setting, sums, s
         eigenvalues=eigenvalues,
         weakest=directions[:, 0],
         stretch=stretch,
-        stretch_sigma=float(np.sqrt(covariance[2, 2]) * parameters[2].unit),
+        stretch_sigma=sigma,
         before=before,
         after=sums,
         used=tuple(sorted(sums.reciprocal)),
-        notes=notes,
+        notes=(*notes, *more),
         passes=passes,
+        cell=own_cell,
+        distance=settings.distance,
     )
+
+
+def _of_distance(asked, stretch, sigma, curvature, own_cell, cell):
+    """Notes on the camera length and the cell, which do not fit together if one of them is wrong.
+
+    Parameters
+    ----------
+    asked : bool
+        The camera length was refined with the cells held.
+    stretch, sigma : float
+        Relative change of the camera length, and its standard uncertainty.
+    curvature : float
+        The same from the excitation errors of free cells alone, that is from the Ewald sphere's curvature.
+    own_cell : ndarray, shape (6,)
+    cell : sfxflow.cell.Cell
+    """
+    if asked:
+        if abs(stretch - curvature) < CELL_DIFFERS:
+            return []
+        text = (
+            f"camera length and cell do not fit together: with the given cell the camera length changes by {100 * stretch:+.2f} %, but the "
+            f"curvature of the Ewald sphere says {100 * curvature:+.2f} %. The given cell seems to be "
+            f"{100 * abs(stretch - curvature):.1f} % too {'large' if stretch > curvature else 'small'}; correct it, or leave the "
+            "camera length alone (distance: false)"
+        )
+        return [text]
+    notes = []
+    if abs(stretch) > max(5.0 * sigma, DISTANCE_DIFFERS):
+        notes.append(
+            f"the camera length seems to be {100 * abs(stretch):.2f} % too {'short' if stretch > 0 else 'long'}; it was left alone, "
+            "distance: true refines it"
+        )
+    larger = np.median(own_cell[:3] / np.array(cell.parameters[:3])) - 1.0
+    if abs(larger) > CELL_DIFFERS:
+        notes.append(
+            f"the crystals' cells are {100 * abs(larger):.2f} % {'larger' if larger > 0 else 'smaller'} than the given one (median "
+            f"{' '.join(f'{x:.2f}' for x in own_cell)}): check the cell before the camera length is refined"
+        )
+    return notes
 
 
 def _largest_move(step, parameters, groups, arrays, setting):
@@ -313,10 +366,11 @@ def _misplaced(sums, detector):
     ]
     if not odd:
         return []
-    return [
+    text = (
         f"the crystals explain few of the peaks on {', '.join(odd)}, but {100 * usual:.0f} % on the others: these panels lie or are turned "
         "several pixels off where the geometry has them, or see something else; correct them by hand first"
-    ]
+    )
+    return [text]
 
 
 def _tilts_allowed(sums, groups, arrays, pixel_size, active):
@@ -329,8 +383,9 @@ def _tilts_allowed(sums, groups, arrays, pixel_size, active):
     largest = np.argmax(np.abs(directions[:, 0]))
     worst = parameters[largest]
     known = f"{weakest**-0.5:.1f} pixel" if weakest > 0 else "nothing"
-    return False, [
+    text = (
         f"distances and tilts out of the plane were asked for but not refined: the crystals do not determine them (smallest eigenvalue "
         f"{max(weakest, 0.0):.2g} / pixel^2: known to {known}, mostly {worst.freedom} of {groups[worst.group].name}); crystals of many "
         "orientations with peaks at high angles are needed"
-    ]
+    )
+    return False, [text]
