@@ -20,7 +20,7 @@ PARTS = (
     (indexing, "refine_lattice", "index and refine"),
     (integration._Integrator, "gain", "predict and integrate"),
     (integration, "predict", "predict and integrate"),
-    (integration, "integrate_rings", "predict and integrate"),
+    (integration, "integrate_profiles", "predict and integrate"),
     (PeakWriter, "append", "write"),
     (ChunkWriter, "append", "write"),
 )

@@ -100,8 +100,23 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Integration:
-    """Prediction of reflections and summation of their intensities."""
+    """Prediction of reflections and their intensities."""
 
+    method: str = setting(
+        "profile",
+        "profile: fit of the shape that the strong spots of the frame have; rings: sum of the peak region",
+        choices=("profile", "rings"),
+    )
+    background: str = setting(
+        "auto",
+        "background under a reflection: the mean of the ring, a plane, or a plane where its slope is significant",
+        choices=("flat", "plane", "auto"),
+    )
+    saturated: str = setting(
+        "drop",
+        "reflections with pixels above max_adu: drop them, or mask these pixels and take the rest",
+        choices=("drop", "mask"),
+    )
     inner_radius: float = setting(3.0, "radius of the peak region, pixel", low=1)
     middle_radius: float = setting(4.0, "inner radius of the background ring, pixel", low=1)
     outer_radius: float = setting(6.0, "outer radius of the background ring, pixel", low=2)
@@ -110,6 +125,10 @@ class Integration:
     )
     d_min: float | None = setting(
         None, "highest resolution that is integrated, angstrom; none: the detector's edge", low=0
+    )
+    push_res: float | None = setting(
+        None,
+        "each crystal is integrated so far beyond its own resolution, 1/angstrom; none: to d_min or the detector's edge",
     )
     polarisation_fraction: float = setting(
         0.99, "fraction of the beam that is polarised along the main direction", low=0, high=1
@@ -147,13 +166,18 @@ class Merging:
     """Scaling, partiality and merging."""
 
     partiality: str = setting(
-        "empirical", "partiality model: a curve estimated from the data, or none", choices=("empirical", "unity")
+        "empirical",
+        "partiality model: a curve estimated from the data, a Gaussian, a sphere, or none",
+        choices=("empirical", "gaussian", "xsphere", "unity"),
     )
     cycles: int = setting(8, "cycles of scaling and merging", low=1, high=100)
     min_measurements: int = setting(2, "fewest measurements of a merged reflection", low=1)
     max_excitation: float = setting(3.5, "observations farther off the Ewald sphere are left out, sigma(q)", low=0.5)
     min_partiality: float = setting(0.02, "observations with a smaller partiality are left out", low=0, high=1)
     anomalous: bool = setting(False, "keep Friedel pairs apart")
+    independent_halves: bool = setting(
+        False, "fit scales, curve and weights of each half set with its own crystals only: two more runs"
+    )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from sfxflow.errors import FrameError, InputError
 from sfxflow.geometry import panel_arrays, polarisation_factor
 from sfxflow.indexing.frame import panel_inverses
 from sfxflow.integration.predict import highest_q, predict
-from sfxflow.integration.rings import integrate_rings
+from sfxflow.integration.profile import integrate_profiles, radial_axes
+from sfxflow.integration.rings import Outcome
 from sfxflow.io.files import provenance_json
 from sfxflow.io.frames import open_frames
 from sfxflow.io.geometry import read_geometry
@@ -62,7 +63,7 @@ def run(args):
     setup = (args.frames, detector, args.mask, settings, str(attributes["space_group"]))
     results = ordered_map(_integrate_frame, _Integrator, setup, tasks, args.threads)
     progress = Progress("frames integrated", len(tasks))
-    n_reflections = 0
+    counts, n_without_profile = np.zeros(len(Outcome), dtype=int), 0
     with hdf5_written_whole(args.output) as handle:
         writer = ChunkWriter(
             handle, provenance_json(dict(vars(settings)), inputs), ["frames", "crystals", "reflections"]
@@ -75,9 +76,11 @@ def run(args):
             if isinstance(result, str):
                 _mark_failed(account, i, result)
                 continue
+            result, counts_of_frame, has_profile = result
+            counts += counts_of_frame
+            n_without_profile += not has_profile
             result["crystal"] = (result["crystal"] + n_crystals).astype(np.uint32)
             n_crystals += len(rows)
-            n_reflections += len(result["h"])
             kept.append(rows)
             block.append(result)
             if len(block) == _BLOCK:
@@ -87,13 +90,34 @@ def run(args):
         chosen = np.concatenate(kept) if kept else np.zeros(0, dtype=int)
         writer.append("crystals", {name: values[chosen] for name, values in crystals.items()})
         writer.append("frames", account)
+        for outcome in Outcome:
+            handle.attrs[f"n_{outcome.name}"] = int(counts[outcome])
+        handle.attrs["n_frames_without_profile"] = n_without_profile if settings.method == "profile" else 0
         messages = [account["message"][i] for i in np.flatnonzero(account["status"] == Status.failed)]
         options.check_failures(len(messages), len(wanted), settings.max_bad_frames, messages)
     progress.finish()
-    print(f"{len(kept)} frames integrated: {n_reflections} reflections", file=sys.stderr)
+    print(f"{len(kept)} frames integrated: {_account(counts)}", file=sys.stderr)
+    if settings.method == "profile" and n_without_profile:
+        print(
+            f"{n_without_profile} of {len(kept)} frames have too few strong spots for a profile; their reflections are summed in rings",
+            file=sys.stderr,
+        )
 
 
-_PER_CRYSTAL = ("reciprocal", "profile_radius", "mosaicity", "bandwidth", "shift", "excess")
+_PER_CRYSTAL = ("reciprocal", "profile_radius", "mosaicity", "bandwidth", "shift", "excess", "resolution")
+
+_WORDS = {
+    Outcome.saturated: "saturated",
+    Outcome.incomplete: "on bad pixels or over an edge",
+    Outcome.inseparable: "too close to another",
+    Outcome.no_background: "without a background",
+}
+
+
+def _account(counts):
+    """What became of the predicted reflections, in words."""
+    left_out = ", ".join(f"{counts[outcome]} {words}" for outcome, words in _WORDS.items() if counts[outcome])
+    return f"{counts[Outcome.integrated]} reflections" + (f"; left out: {left_out}" if left_out else "")
 
 
 def _rows_by_frame(frame_of_crystal):
@@ -154,8 +178,16 @@ def _lattice_centering(group):
     return "H" if group.hm.startswith("R") and group.ext == "H" else group.centring_type()
 
 
+def _limit(q_max, resolution, push_res):
+    """Highest |q| of one crystal, 1/angstrom."""
+    if push_res is None or not np.isfinite(resolution):
+        return q_max
+    return min(q_max, max(1.0 / resolution + push_res, 0.0))
+
+
 def _integrate_frame(integrator, task):
-    """Reflections of one frame as columns, or the reason why it could not be read."""
+    """Reflections of one frame as columns, the number of each outcome, and whether the frame has a profile; or, as text, the reason why it
+    could not be read."""
     index, crystals = task
     try:
         frame = integrator.frames.read(index)
@@ -173,7 +205,7 @@ def _integrate_frame(integrator, task):
             integrator.arrays.bounds,
             to_panel,
             integrator.centering,
-            q_max,
+            _limit(q_max, crystals["resolution"][c], settings.push_res),
             settings.max_excitation,
         )
         for c in range(len(crystals["reciprocal"]))
@@ -183,7 +215,8 @@ def _integrate_frame(integrator, task):
     )
     crystal = np.repeat(np.arange(len(predicted)), [len(p.fs) for p in predicted])
     good = integrator.frames.mask if frame.good is None else integrator.frames.mask & frame.good
-    summed = integrate_rings(
+    towards, relative_q2 = radial_axes(integrator.arrays, panel, direction)
+    found, profile = integrate_profiles(
         frame.data,
         good,
         integrator.frames.valid_range,
@@ -194,21 +227,28 @@ def _integrate_frame(integrator, task):
         (settings.inner_radius, settings.middle_radius, settings.outer_radius),
         integrator.gain(frame),
         integrator.max_adu,
+        towards,
+        relative_q2,
+        method=settings.method,
+        background=settings.background,
+        mask_saturated=settings.saturated == "mask",
     )
-    ok = summed.ok
+    counts = np.bincount(found.outcome, minlength=len(Outcome))
+    ok = found.ok
     polarisation = polarisation_factor(direction[ok], settings.polarisation_fraction, integrator.polarisation_angle)
-    return {
+    reflections = {
         "crystal": crystal[ok],
         "h": hkl[ok, 0],
         "k": hkl[ok, 1],
         "l": hkl[ok, 2],
-        "I": summed.I[ok].astype(np.float32),
-        "sigI": summed.sigI[ok].astype(np.float32),
+        "I": found.I[ok].astype(np.float32),
+        "sigI": found.sigI[ok].astype(np.float32),
         "excitation_error": excitation_error[ok].astype(np.float32),
         "polarisation": polarisation.astype(np.float32),
         "fs": fs[ok].astype(np.float32),
         "ss": ss[ok].astype(np.float32),
         "panel": panel[ok].astype(np.uint16),
-        "peak": summed.peak[ok].astype(np.float32),
-        "background": summed.background[ok].astype(np.float32),
+        "peak": found.peak[ok].astype(np.float32),
+        "background": found.background[ok].astype(np.float32),
     }
+    return reflections, counts, profile is not None

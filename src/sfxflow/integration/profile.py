@@ -1,0 +1,376 @@
+"""Profile fitting: intensities from the shape that the spots of a frame have, at the predicted positions.
+
+The shape is a Gaussian, elongated towards or across the beam: sigma_r^2 = a + b q^2 along the radius and sigma_t^2 = c + d q^2 across it, as
+the spread of wavelengths and the mosaic spread act. The four numbers are learnt from the strong spots of the frame itself, so that
+no frame depends on another.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from sfxflow.integration.rings import (
+    MIN_PIXELS,
+    Integrated,
+    Outcome,
+    neighbours_of,
+    quadratic_form,
+    rings_and_surroundings,
+)
+
+#: Spots that the profile is learnt from have at least this I / sigma; of more, so many of the strongest are taken.
+_STRONG = 10.0
+_MOST_SPOTS = 200
+#: With fewer strong spots a frame has no profile of its own.
+_MIN_SPOTS = 6
+#: A strong spot's weight does not grow any more above this I / sigma: then the shapes of the spots differ by more than their noise.
+_HIGHEST_WEIGHT = 30.0
+#: Change of a variance from the beam to the edge that is believed a priori, as the standard deviation against that of one spot's variance.
+_PRIOR_SLOPE = 0.5
+_CYCLES = 6
+#: Variance of the start (a pixel's own 1/12 included), and the least, pixel^2.
+_START = 0.65
+_LEAST = 0.25
+
+#: Least fraction of the profile on usable pixels.
+MIN_FRACTION = 0.7
+_FIT_CYCLES = 3
+
+
+class Profile(NamedTuple):
+    """Shape of the spots of a frame.
+
+    Attributes
+    ----------
+    radial, tangential : tuple of float
+        Variance (pixel^2, that of a pixel included) at the beam, and its growth with (q / q_max)^2.
+    n_spots : int
+        Spots that it was learnt from.
+    """
+
+    radial: tuple
+    tangential: tuple
+    n_spots: int
+
+
+def radial_axes(arrays, panel, direction):
+    """Which way the radius and how far out each reflection lies, for `integrate_profiles`.
+
+    Parameters
+    ----------
+    arrays : sfxflow.geometry.PanelArrays
+    panel : ndarray of int, shape (n,)
+    direction : ndarray of float64, shape (n, 3)
+        Unit vectors of the rays.
+
+    Returns
+    -------
+    towards : ndarray of float64, shape (n, 2)
+        Unit vectors away from the beam along fs and ss; along fs where a ray goes straight on.
+    relative_q2 : ndarray of float64, shape (n,)
+        (q / q_max)^2 with the highest q of all.
+    """
+    along = [np.einsum("ij,ij->i", axis[panel, :2], direction[:, :2]) for axis in (arrays.fs, arrays.ss)]
+    towards = np.stack(along, axis=1)
+    length = np.linalg.norm(towards, axis=1)
+    towards[length == 0.0] = (1.0, 0.0)
+    length[length == 0.0] = 1.0
+    # q^2 = 2 (1 - cos 2 theta) / lambda^2
+    q2 = 1.0 - direction[:, 2]
+    return towards / length[:, None], q2 / max(q2.max(initial=0.0), 1e-12)
+
+
+def learn_profile(data, fs, ss, strength, radius, towards, relative_q2, plane):
+    """Widths of the spots of a frame along and across the radius.
+
+    Parameters
+    ----------
+    data : ndarray, shape (n_ss, n_fs)
+        Frame.
+    fs, ss : ndarray of float64, shape (n,)
+        Predicted positions of strong spots without bad pixels and close neighbours.
+    strength : ndarray of float64, shape (n,)
+        Their I / sigma.
+    radius : float
+        Pixels farther off don't belong to the spot.
+    towards : ndarray of float64, shape (n, 2)
+        Unit vectors away from the beam, along fs and ss.
+    relative_q2 : ndarray of float64, shape (n,)
+        (q / q_max)^2.
+    plane : ndarray of float64, shape (n, 3)
+        Background (`sfxflow.integration.rings.Surroundings`).
+
+    Returns
+    -------
+    Profile or None
+        None if there are too few spots.
+
+    Notes
+    -----
+    Each spot's second moments are taken with the current Gaussian as the weight, which keeps the noise of the pixels far out small (adaptive
+    moments; Bernstein & Jarvis 2002, Astron. J. 123, 583, doi:10.1086/338085). Under a Gaussian weight of variance w a Gaussian spot of
+    variance s has the moment s w / (s + w); the two agree where s = w, and near it s = w + 4 (m - w / 2). These values of all spots give
+    a straight line in q^2, whose slope is drawn to zero by a prior, and the line is the next weight.
+    """
+    if len(fs) < _MIN_SPOTS:
+        return None
+    order = np.argsort(-strength, kind="stable")[:_MOST_SPOTS]
+    weight = np.minimum(strength[order], _HIGHEST_WEIGHT) ** 2
+    x = relative_q2[order]
+    lines = np.array([[_START, 0.0], [_START, 0.0]])
+    for _ in range(_CYCLES):
+        widths = _variances(lines, x)
+        moments = _moments(data, fs[order], ss[order], towards[order], plane[order], radius, widths)
+        # A spot with a neighbour that nobody predicted, or on a wrong place, must not pull the line far.
+        observed = np.clip(widths + 4.0 * (moments - 0.5 * widths), 0.25 * widths, 3.0 * widths)
+        lines = np.array([_line(x, observed[:, k], weight, widths[:, k]) for k in range(2)])
+    (a, b), (c, d) = lines.tolist()
+    return Profile((a, b), (c, d), len(order))
+
+
+def _variances(lines, x):
+    """Radial and tangential variance at x = (q / q_max)^2, shape (n, 2)."""
+    return np.maximum(lines[:, 0] + np.outer(x, lines[:, 1]), _LEAST)
+
+
+def _line(x, y, weight, current):
+    """Constant and slope of y(x), robust, the slope drawn to zero."""
+    for _ in range(2):
+        residual = y - current
+        spread = 1.4826 * np.median(np.abs(residual)) + 1e-9
+        # Huber's weights: full within 2 sigma, then falling off.
+        w = weight * np.minimum(1.0, 2.0 * spread / np.maximum(np.abs(residual), 1e-12))
+        mean_x, mean_y = np.average(x, weights=w), np.average(y, weights=w)
+        # As many spots as there are determine the slope against a prior that is worth one typical spot.
+        prior = w.mean() * (spread / (_PRIOR_SLOPE * mean_y)) ** 2
+        slope = np.sum(w * (x - mean_x) * (y - mean_y)) / (np.sum(w * (x - mean_x) ** 2) + prior)
+        constant = max(mean_y - slope * mean_x, _LEAST)
+        current = np.maximum(constant + slope * x, _LEAST)
+    return constant, slope
+
+
+@njit(cache=True, nogil=True)
+def _moments(data, fs, ss, towards, plane, radius, widths):
+    """Second moments of each spot along and across the radius, weighted with a Gaussian of the variances `widths`; shape (n, 2)."""
+    moments = np.empty((fs.size, 2))
+    for i in range(fs.size):
+        total, radial, tangential = 0.0, 0.0, 0.0
+        for row in range(int(np.floor(ss[i] - radius)), int(np.floor(ss[i] + radius)) + 1):
+            for column in range(int(np.floor(fs[i] - radius)), int(np.floor(fs[i] + radius)) + 1):
+                x, y = column + 0.5 - fs[i], row + 0.5 - ss[i]
+                if x * x + y * y > radius * radius:
+                    continue
+                r2 = (x * towards[i, 0] + y * towards[i, 1]) ** 2
+                t2 = x * x + y * y - r2
+                signal = np.float64(data[row, column]) - plane[i, 0] - plane[i, 1] * x - plane[i, 2] * y
+                signal *= np.exp(-0.5 * (r2 / widths[i, 0] + t2 / widths[i, 1]))
+                total += signal
+                radial += signal * r2
+                tangential += signal * t2
+        if total > 0.0:
+            moments[i, 0], moments[i, 1] = radial / total, tangential / total
+        else:
+            moments[i, 0], moments[i, 1] = 0.5 * widths[i, 0], 0.5 * widths[i, 1]
+    return moments
+
+
+def integrate_profiles(
+    data,
+    good,
+    valid_range,
+    bounds,
+    fs,
+    ss,
+    panel,
+    radii,
+    gain,
+    max_adu,
+    towards,
+    relative_q2,
+    method="profile",
+    background="auto",
+    mask_saturated=False,
+):
+    """Integrate all predicted reflections of one frame with the frame's own profile.
+
+    Parameters
+    ----------
+    data, good, valid_range, bounds, fs, ss, panel, radii, gain, max_adu, background
+        As in `sfxflow.integration.rings.integrate_rings`.
+    towards : ndarray of float64, shape (n, 2)
+        Unit vectors away from the beam at each reflection, along fs and ss.
+    relative_q2 : ndarray of float64, shape (n,)
+        (q / q_max)^2 of each reflection.
+    method : str
+        profile, or rings: then the profile only says how much of a reflection lies on bad pixels.
+    mask_saturated : bool
+        Values above max_adu are bad pixels; otherwise they make their reflection a saturated one.
+
+    Returns
+    -------
+    integrated : sfxflow.integration.rings.Integrated
+        With a bad pixel in the peak a reflection is still integrated if at least 70 % of its profile lies on usable ones.
+    profile : Profile or None
+        None: the frame has too few strong spots, everything is as `integrate_rings` gives it.
+
+    Notes
+    -----
+    Least squares of I P + background to the pixels of the peak region, I = sum w P (D - b) / sum w P^2 with w = 1 / (v + gain max(I, 0) P) from the
+    previous of three cycles (Leslie 2006, Acta Cryst. D62, 48, doi:10.1107/S0907444905039107, section 6; Kabsch 1988, J. Appl.
+    Cryst. 21, 916, doi:10.1107/S0021889888007903). For strong spots that is the sum over the region divided by the profile's share of it, whatever
+    their shape. sigma^2 = 1 / sum w P^2 + v c^T C c, with c = sum w P (1, x, y) / sum w P^2 and the covariance C of the background.
+    A ring sum over the usable share f of the profile is divided by f, its sigma too.
+    """
+    summed, surroundings = rings_and_surroundings(
+        data, good, valid_range, bounds, fs, ss, panel, radii, gain, max_adu, background, mask_saturated
+    )
+    incomplete = summed.outcome == Outcome.incomplete
+    if method == "rings" and not incomplete.any():
+        return summed, None
+    fs, ss = np.asarray(fs, dtype=np.float64), np.asarray(ss, dtype=np.float64)
+    panel = np.asarray(panel, dtype=np.int64)
+    strong = np.flatnonzero(summed.ok & (summed.I > _STRONG * summed.sigI))
+    profile = learn_profile(
+        data,
+        fs[strong],
+        ss[strong],
+        summed.I[strong] / summed.sigI[strong],
+        float(radii[0]),
+        towards[strong],
+        relative_q2[strong],
+        surroundings.plane[strong],
+    )
+    if profile is None:
+        return summed, None
+    widths = _variances(np.array([profile.radial, profile.tangential]), relative_q2)
+    outcome = summed.outcome.copy()
+    intensity, sigma = summed.I.copy(), summed.sigI.copy()
+    wanted = summed.ok | incomplete if method == "profile" else incomplete
+    _fit(
+        np.ascontiguousarray(data),
+        np.ascontiguousarray(good, dtype=bool),
+        float(valid_range[0]),
+        float(valid_range[1]),
+        np.asarray(bounds, dtype=np.int64),
+        fs,
+        ss,
+        panel,
+        np.argsort(ss, kind="stable"),
+        float(radii[0]),
+        float(gain),
+        np.ascontiguousarray(np.broadcast_to(np.asarray(max_adu, dtype=np.float64), len(bounds))),
+        mask_saturated,
+        wanted,
+        method == "profile",
+        np.ascontiguousarray(towards),
+        widths,
+        *surroundings,
+        intensity,
+        sigma,
+        outcome,
+    )
+    ok = outcome == Outcome.integrated
+    return Integrated(intensity, sigma, summed.peak, summed.background, ok, outcome), profile
+
+
+@njit(cache=True, nogil=True)
+def _fit(
+    data,
+    good,
+    lowest,
+    highest,
+    bounds,
+    fs,
+    ss,
+    panel,
+    order,
+    inner,
+    gain,
+    max_adu,
+    mask_saturated,
+    wanted,
+    with_profile,
+    towards,
+    widths,
+    planes,
+    covariances,
+    variances,
+    intensity,
+    sigma,
+    outcome,
+):
+    """Intensities of the wanted reflections; `intensity`, `sigma` and `outcome` are changed."""
+    neighbours = np.empty(16, dtype=np.int64)
+    longest = int((2 * inner + 2) ** 2)
+    signal, shape, offset_x, offset_y = np.empty(longest), np.empty(longest), np.empty(longest), np.empty(longest)
+    first = 0
+    for position in range(fs.size):
+        i = order[position]
+        if not wanted[i]:
+            continue
+        neighbours, n_neighbours, first, _ = neighbours_of(
+            position, first, fs, ss, panel, order, inner, inner, neighbours
+        )
+        first_row, end_row, first_column, end_column = bounds[panel[i]]
+        top = min(highest, max_adu[panel[i]]) if mask_saturated else highest
+        plane, covariance, variance = planes[i], covariances[i], variances[i]
+        per_radial, per_tangential = 0.5 / widths[i, 0], 0.5 / widths[i, 1]
+        n, usable_share, whole_share = 0, 0.0, 0.0
+        for row in range(int(np.floor(ss[i] - inner)), int(np.floor(ss[i] + inner)) + 1):
+            for column in range(int(np.floor(fs[i] - inner)), int(np.floor(fs[i] + inner)) + 1):
+                x, y = column + 0.5 - fs[i], row + 0.5 - ss[i]
+                squared = x * x + y * y
+                if squared > inner * inner:
+                    continue
+                r2 = (x * towards[i, 0] + y * towards[i, 1]) ** 2
+                height = np.exp(-r2 * per_radial - (squared - r2) * per_tangential)
+                whole_share += height
+                taken = False
+                for k in range(n_neighbours):
+                    j = neighbours[k]
+                    if (row + 0.5 - ss[j]) ** 2 + (column + 0.5 - fs[j]) ** 2 < squared:
+                        taken = True
+                        break
+                if taken or not (first_row <= row < end_row and first_column <= column < end_column):
+                    continue
+                value = np.float64(data[row, column])
+                if not good[row, column] or not (value >= lowest and value <= top):
+                    continue
+                usable_share += height
+                signal[n] = value - plane[0] - plane[1] * x - plane[2] * y
+                shape[n], offset_x[n], offset_y[n] = height, x, y
+                n += 1
+        if n < MIN_PIXELS or usable_share < MIN_FRACTION * whole_share:
+            outcome[i] = Outcome.incomplete
+            intensity[i], sigma[i] = np.nan, np.nan
+            continue
+        outcome[i] = Outcome.integrated
+        if not with_profile:
+            total, sum_x, sum_y = 0.0, 0.0, 0.0
+            for k in range(n):
+                total += signal[k]
+                sum_x += offset_x[k]
+                sum_y += offset_y[k]
+            spread = n + quadratic_form(covariance, float(n), sum_x, sum_y)
+            scale = whole_share / usable_share
+            intensity[i] = scale * total
+            sigma[i] = scale * np.sqrt(gain * max(total, 0.0) + variance * spread)
+            continue
+        norm = 1.0 / (2.0 * np.pi * np.sqrt(widths[i, 0] * widths[i, 1]))
+        fitted, information = 0.0, 0.0
+        for cycle in range(_FIT_CYCLES):
+            photons = gain * max(fitted, 0.0)
+            top_sum, information, sum_1, sum_x, sum_y = 0.0, 0.0, 0.0, 0.0, 0.0
+            for k in range(n):
+                height = norm * shape[k]
+                weighted = height / (variance + photons * height)
+                top_sum += weighted * signal[k]
+                information += weighted * height
+                sum_1 += weighted
+                sum_x += weighted * offset_x[k]
+                sum_y += weighted * offset_y[k]
+            fitted = top_sum / information
+        intensity[i] = fitted
+        of_background = quadratic_form(covariance, sum_1 / information, sum_x / information, sum_y / information)
+        sigma[i] = np.sqrt(1.0 / information + variance * of_background)
