@@ -8,15 +8,17 @@ With --groups (a table of `sfxflow split`) all crystals are scaled together and 
 
 import numpy as np
 
+from sfxflow.ambiguity.operators import in_assigned_modes
 from sfxflow.cli import options
 from sfxflow.errors import InputError
 from sfxflow.groups import NO_GROUP, value_text
+from sfxflow.io.assignment import read_assignment
 from sfxflow.io.files import provenance_json
 from sfxflow.io.merged import MergedGroups, write_merged
 from sfxflow.io.shards import Shards
 from sfxflow.io.splits import read_split, shown
 from sfxflow.io.table import open_chunk, read_rows
-from sfxflow.merging.merge import FEWEST_CRYSTALS_FOR_CURVE, Parts, merge_blocks
+from sfxflow.merging.merge import Parts, merge_blocks
 from sfxflow.merging.observations import Collector
 from sfxflow.settings import settings_from_json
 from sfxflow.units import wavelength
@@ -34,6 +36,9 @@ def add_arguments(parser):
     parser.add_argument("--dataset", required=True, metavar="NAME", help="name of the dataset")
     options.add_cell(parser)
     parser.add_argument("--d-min", nargs="?", type=float, metavar="D", help="highest resolution to merge, angstrom")
+    parser.add_argument(
+        "--assignment", nargs="?", metavar="FILE", help="ways to index of the crystals, from sfxflow ambiguity"
+    )
     parser.add_argument("--groups", nargs="?", metavar="TSV", help="table of the groups that are merged apart")
     parser.add_argument(
         "--settings", default="", metavar="JSON", help="settings of the stage; the defaults where not given"
@@ -49,9 +54,12 @@ def run(args):
     if args.d_min is not None and not args.d_min > 0:
         raise InputError(f"--d-min {args.d_min}: a resolution in angstrom above 0 is expected")
     split = read_split(args.groups) if args.groups else None
+    ways = read_assignment(args.assignment) if args.assignment else None
+    if ways:
+        ways.check_files(args.integrated)
     collector = Collector(cell.parameters, group, args.d_min, settings.max_excitation)
     with Shards(args.output) as shards:
-        origin, mean_wavelength, own_group = _collect(args.integrated, cell, collector, shards, split)
+        origin, mean_wavelength, own_group = _collect(args.integrated, cell, collector, shards, split, ways)
         print(
             f"{args.dataset}: {len(origin['chunk'])} crystals in {len(args.integrated)} files, "
             f"{collector.n_observations} observations of {len(collector.numbers)} reflections"
@@ -62,6 +70,9 @@ def run(args):
         merged = merge_blocks(
             shards, collector, settings, args.threads, progress=lambda line: print(line, flush=True), parts=parts
         )
+    if ways:
+        for c in np.flatnonzero(ways.crystals["left_out"]):
+            merged.crystals["status"][c] = "way to index uncertain"
     _report(args, settings, merged)
     groups = _merged_groups(args, split, own_group, merged) if split else None
     crystals = {
@@ -71,8 +82,13 @@ def run(args):
     more = {f"crystal_{name}": merged.crystals[name] for name in ("rotation", "energy", "half")}
     if split:
         more["crystal_group"] = own_group
+    if ways:
+        crystals["mode"] = ways.crystals["mode"]
     attrs = {
-        "provenance": provenance_json(vars(settings), [*args.integrated, args.cell, *([args.groups] if split else [])]),
+        "provenance": provenance_json(
+            vars(settings),
+            [*args.integrated, args.cell, *([args.groups] if split else []), *([args.assignment] if ways else [])],
+        ),
         "dataset": args.dataset,
         "space_group": group.xhm(),
         "cell": cell.parameters,
@@ -80,12 +96,13 @@ def run(args):
         "anomalous": settings.anomalous,
         "integrated": args.integrated,
         "partiality_model": merged.model,
+        **({"operators": ways.operators} if ways else {}),
         **{name: value for name, value in merged.summary.items() if isinstance(value, str | int | float)},
     }
     write_merged(args.output, merged.reflections, origin | crystals, merged.partiality | more, attrs, groups)
 
 
-def _collect(paths, cell, collector, shards, split):
+def _collect(paths, cell, collector, shards, split, ways):
     """All chunk files into shards; of each crystal the origin (chunk, crystal) and the group, and the mean wavelength."""
     chunk, row, wavelengths, groups = [], [], [], [np.empty(0, int)]
     n_crystals = n_known = 0
@@ -109,6 +126,9 @@ def _collect(paths, cell, collector, shards, split):
                     n_known += known.sum()
                 for first, last, reflections in _pieces(path, handle["reflections"], len(crystals["frame"])):
                     part = {name: values[first:last] for name, values in crystals.items()}
+                    if ways:
+                        mode, left_out = (values[first:last] for values in ways.of_file(number, len(crystals["frame"])))
+                        part, reflections = in_assigned_modes(part, reflections, ways.operators, mode, left_out)
                     shards.append(collector.add(part, reflections, n_crystals + first))
             except (KeyError, OSError, IndexError) as error:
                 raise InputError(f"{path}: incomplete or damaged ({error}); remove it and run again") from None
@@ -206,11 +226,8 @@ def _report(args, settings, merged):
         print(
             f"{summary['n_absent']} observations of absent reflections left out, mean I/sigma {summary['absent_mean_i_over_sigma']:.2f}"
         )
-    if merged.model != settings.partiality:
-        print(
-            f"WARNING: {summary['n_crystals_merged']} crystals are fewer than the {FEWEST_CRYSTALS_FOR_CURVE} that tell the form of "
-            "the partiality curve: a Gaussian was taken instead of an empirical curve"
-        )
+    if summary["fallback"]:
+        print(f"WARNING: {summary['fallback']}")
     if n == 0:
         print(
             f"WARNING: nothing was merged for {args.dataset}: {summary['remark']}; {args.output} holds no reflections"
