@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests/unit/merging"))
 from observation_simulator import CELL, SPACE_GROUP, agreement, simulate
 
 from sfxflow.merging import merge
+from sfxflow.merging.cycles import Run
 from sfxflow.merging.observations import Block, Collector
 from sfxflow.settings import Merging
 from sfxflow.symmetry import space_group
@@ -29,7 +30,7 @@ def speed(n_crystals=300, copies=30):
     counts = np.tile(np.diff(block.offsets), copies)
     large = Block(0, np.concatenate([[0], np.cumsum(counts)]), columns)
     times = {"merge": [], "fit": []}
-    methods = {name: getattr(merge._Run, name) for name in times}
+    methods = {name: getattr(Run, name) for name in times}
     for name, method in methods.items():
 
         def timed(*args, _name=name, _method=method, **kwargs):
@@ -38,10 +39,10 @@ def speed(n_crystals=300, copies=30):
             times[_name].append(time.process_time() - begin)
             return result
 
-        setattr(merge._Run, name, timed)
+        setattr(Run, name, timed)
     merge.merge_blocks([large], collector, Merging(cycles=8))
     for name, method in methods.items():
-        setattr(merge._Run, name, method)
+        setattr(Run, name, method)
     n = int(counts.sum())
     for name, seconds in times.items():
         print(

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests/unit/merging"))
 
 from observation_simulator import CELL, SPACE_GROUP, agreement, simulate
 
-from sfxflow.merging import merge, partiality, scaling
+from sfxflow.merging import cycles, merge, partiality, scaling
 from sfxflow.settings import Merging
 from sfxflow.symmetry import space_group
 
@@ -50,12 +50,12 @@ def changed(module, name, value):
 @contextmanager
 def fitted_only(mask):
     """Only some of the crystals' parameters are fitted."""
-    fit = merge._Run.fit
+    fit = cycles.Run.fit
 
     def restricted(self, fitted, steps, robust):
         return fit(self, (fitted * np.array(mask)).astype(np.uint8), steps, robust)
 
-    with changed(merge._Run, "fit", restricted):
+    with changed(cycles.Run, "fit", restricted):
         yield
 
 
@@ -82,8 +82,8 @@ def main():
         for value in values:
             with changed(module, name, value):
                 line(f"{name.strip('_').lower()} = {np.round(value, 5) if np.ndim(value) else value}")
-    for cycles in (4, 6, 12, 40):
-        line(f"cycles = {cycles}", Merging(cycles=cycles))
+    for number in (4, 6, 12, 40):
+        line(f"cycles = {number}", Merging(cycles=number))
     parts = {
         "no rotations, no energy": [1, 1, 1, 0, 0, 0],
         "no energy": [1, 1, 1, 1, 1, 0],
@@ -95,7 +95,7 @@ def main():
     for n in (5, 10, 20, 45):
         few = [(profile, n, (21, 22, 23)) for profile in ("gaussian", "sphere", "block")]
         for label, fewest in (("empirical", 2), ("gaussian", 10**6)):
-            with changed(merge, "FEWEST_CRYSTALS_FOR_CURVE", fewest):
+            with changed(partiality, "FEWEST_CRYSTALS_FOR_CURVE", fewest):
                 line(f"{n} crystals, {label} curve", cases=few)
 
 

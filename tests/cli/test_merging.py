@@ -249,7 +249,7 @@ def test_bad_files(folder, simulated, capsys, make, message):
         ({"more": ("--d-min", "-2")}, r"--d-min -2\.0: a resolution in angstrom above 0"),
         ({"more": ("--settings", '{"cycels": 3}')}, "merging.cycels: no such setting; did you mean cycles"),
         ({"more": ("--settings", '{"cycles": 0}')}, "merging.cycles: 0 is below 1"),
-        ({"more": ("--settings", '{"partiality": "xsphere"}')}, "'xsphere' is not one of empirical, unity"),
+        ({"more": ("--settings", '{"partiality": "ggpm"}')}, "'ggpm' is not one of empirical, gaussian, xsphere, unity"),
         ({"cell": "none.cell"}, r"none\.cell: the cell can't be read"),
     ],
 )

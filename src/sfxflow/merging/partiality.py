@@ -4,19 +4,25 @@ Distances are in widths, x = |excitation error| / (w sigma(q)). A lattice point 
 whatever smears the density (mosaic spread, bandwidth, errors of the orientation) leaves its integral along the normal as it is:
 the curve of every resolution range has the same area in 1/angstrom, so its height goes with 1/sigma(q).
 
-A Gaussian in the distance is the model of Kabsch (2014), Acta Cryst. D70, 2204-2216, doi:10.1107/S1399004714013534.
+Models with a form of their own: a Gaussian in the distance (Kabsch 2014, Acta Cryst. D70, 2204-2216,
+doi:10.1107/S1399004714013534), and the section of a sphere, averaged over the spectrum (White 2014, Phil. Trans. R. Soc. B 369,
+20130330, doi:10.1098/rstb.2013.0330; Ginn et al. 2015, Acta Cryst. D71, 1400-1410, doi:10.1107/S1399004715006902). Here its radius
+grows with q as sigma(q) does without the bandwidth.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
+from scipy.special import ndtr
 
 #: Nodes of the tables for each unit of x, and rows for q^2.
 NODES_PER_UNIT = 16
 N_ROWS = 32
 #: Bins of the estimate: resolution ranges, and bins of x for each unit.
 N_RANGES = 4
+#: Fewer crystals than this can't tell the curve's form: a Gaussian is taken.
+FEWEST_CRYSTALS_FOR_CURVE = 5
 BINS_PER_UNIT = 4
 #: Relative uncertainty that a bin's own resolution range is given against the mean of all ranges.
 _RANGE_SPREAD = 0.1
@@ -36,7 +42,7 @@ class PartialityCurve:
     Attributes
     ----------
     model : str
-        'empirical', 'gaussian' or 'unity'.
+        'empirical', 'gaussian', 'xsphere' or 'unity'.
     values, slopes, spread : ndarray, shape (N_ROWS, n_nodes)
         Partiality, its derivative with x, and the variance of its error.
     q2_max : float
@@ -78,14 +84,70 @@ def range_edges(q2_max):
     return q2_max * np.arange(1, N_RANGES) / N_RANGES
 
 
-def first_curve(model, q2_max, x_max):
-    """The curve before any data: a Gaussian, or 1 everywhere ('unity')."""
+def usable_model(wanted, n_crystals):
+    """The partiality model that so many crystals allow, and why it is not the one that was wanted ('' where it is).
+
+    Parameters
+    ----------
+    wanted : str
+    n_crystals : int
+        Those with enough observations.
+
+    Returns
+    -------
+    model, reason : str
+    """
+    if wanted != "empirical" or n_crystals >= FEWEST_CRYSTALS_FOR_CURVE:
+        return wanted, ""
+    return "gaussian", (
+        f"{n_crystals} crystals are fewer than the {FEWEST_CRYSTALS_FOR_CURVE} that tell the form of the partiality curve: "
+        "a Gaussian was taken instead of an empirical curve"
+    )
+
+
+def first_curve(model, q2_max, x_max, shape=None):
+    """The curve before any data.
+
+    Parameters
+    ----------
+    model : str
+        'empirical' starts with a Gaussian, as 'gaussian'; 'xsphere'; 'unity' is 1 everywhere.
+    q2_max, x_max : float
+    shape : sequence of 3 or more floats, optional
+        R0^2, eta^2, (bandwidth lambda / 2)^2 of a usual crystal, for 'xsphere'.
+
+    Returns
+    -------
+    PartialityCurve
+    """
     x = np.arange(int(np.ceil(x_max * NODES_PER_UNIT)) + 2) / NODES_PER_UNIT
-    row = np.ones_like(x) if model == "unity" else np.exp(-(x**2) / 2)
-    slope = np.zeros_like(x) if model == "unity" else -x * row
+    if model == "xsphere":
+        q2 = (np.arange(N_ROWS) + 0.5) * q2_max / N_ROWS
+        by_spectrum = shape[2] * q2**2 / (shape[0] + shape[1] * q2 + shape[2] * q2**2)
+        values, slopes = (np.array(rows) for rows in zip(*(_sphere(x, part) for part in by_spectrum), strict=True))
+    else:
+        row = np.ones_like(x) if model == "unity" else np.exp(-(x**2) / 2)
+        slope = np.zeros_like(x) if model == "unity" else -x * row
+        values, slopes = np.tile(row, (N_ROWS, 1)), np.tile(slope, (N_ROWS, 1))
     # the last node is the end: nothing is recorded from there on
-    values, slopes = np.tile(row, (N_ROWS, 1)), np.tile(slope, (N_ROWS, 1))
     return PartialityCurve(model, values, slopes, (FIRST_SPREAD * values) ** 2, q2_max, x_max)
+
+
+def _sphere(x, by_spectrum):
+    """Section of a sphere at x, averaged over a Gaussian spectrum, and its derivative; the variance along the normal is 1.
+
+    `by_spectrum` is the spectrum's part of the variance. The section at a distance e of the centre has the area pi (R^2 - e^2), and
+    a sphere's variance along any direction is R^2 / 5.
+    """
+    radius, width = np.sqrt(5.0 * (1.0 - by_spectrum)), np.sqrt(max(by_spectrum, 1e-6))
+    first, last = (-radius - x) / width, (radius - x) / width
+    within = ndtr(last) - ndtr(first)
+    at_first, at_last = (np.exp(-(end**2) / 2) / np.sqrt(2 * np.pi) for end in (first, last))
+    moment = at_first - at_last
+    section = (1.0 - (x**2 + width**2) / radius**2) * within - 2.0 * x * width / radius**2 * moment
+    section -= (width / radius) ** 2 * (first * at_first - last * at_last)
+    height = 2.0 * _GAUSSIAN_AREA * 0.75 / radius
+    return height * np.maximum(section, 0.0), -2.0 * height / radius**2 * (x * within + width * moment)
 
 
 def decreasing(values, weights):

@@ -17,6 +17,7 @@ _ABSURD = 1e4
 _N_SHELLS = 20
 #: Order of a relative anomalous difference, for the weights with which its mean square is found.
 _ANOMALOUS_SCALE = 0.05
+NOT_ASKED_FOR = "left out of this run"
 _UNLIKE = "intensities do not agree with the other crystals"
 
 
@@ -166,6 +167,7 @@ def judged(run, agreement):
     crystals predict its intensities better than Wilson's distribution does. Crystals that fail go on being fitted.
     """
     status = first_status(run.counts)
+    status[run.status == NOT_ASKED_FOR] = NOT_ASKED_FOR
     tried = status == ""
     used, above, below, gained = run.quality[:, :4].T
     with np.errstate(divide="ignore", invalid="ignore"):

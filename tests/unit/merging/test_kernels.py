@@ -6,7 +6,7 @@ from observation_simulator import CELL, SPACE_GROUP, simulate
 from scipy.optimize import minimize
 
 from sfxflow.merging import kernels, partiality
-from sfxflow.merging.merge import _Run
+from sfxflow.merging.cycles import Run
 from sfxflow.merging.observations import FULL_WEIGHT, MINUS, POLARISATION_UNIT, Collector
 from sfxflow.settings import Merging
 from sfxflow.symmetry import space_group
@@ -20,7 +20,7 @@ def run():
     simulated = simulate(40, seed=9, d_min=3.0)
     collector = Collector(CELL, space_group(SPACE_GROUP))
     block = collector.add(simulated.crystals, simulated.reflections, 0)
-    run = _Run([block], collector, Merging(min_partiality=MIN_PARTIALITY), threads=1)
+    run = Run([block], collector, Merging(min_partiality=MIN_PARTIALITY), threads=1)
     for cycle in range(3):
         run.cycle(cycle)
     run.active[3], run.active[4] = 0, 2

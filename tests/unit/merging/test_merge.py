@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from observation_simulator import CELL, SPACE_GROUP, agreement, simulate
 
-from sfxflow.merging.merge import FEWEST_CRYSTALS_FOR_CURVE, merge_blocks, merge_observations
+from sfxflow.merging.merge import merge_blocks, merge_observations
 from sfxflow.merging.observations import Collector
+from sfxflow.merging.partiality import FEWEST_CRYSTALS_FOR_CURVE
 from sfxflow.settings import Merging
 from sfxflow.symmetry import space_group
 

@@ -105,7 +105,7 @@ def test_threads_as_many_as_their_sums_fit(simulated, monkeypatch):
     parts = Parts(("a", "b"), np.arange(270) % 2)
     results = []
     for memory in (1, 1 << 30):
-        monkeypatch.setattr("sfxflow.merging.merge._SUMS_MEMORY", memory)
+        monkeypatch.setattr("sfxflow.merging.cycles._SUMS_MEMORY", memory)
         for block in blocks:
             block.columns["weight"][:] = 250
         results.append(merge_blocks(blocks, collector, Merging(cycles=3), threads=3, parts=parts))

@@ -1,0 +1,198 @@
+"""The cycles of scaling, partiality and merging: the state of the crystals and reflections, and the passes over the observations."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from sfxflow.cell import inverse_resolution
+from sfxflow.merging import errors, kernels, partiality, scaling
+from sfxflow.merging.assessment import assess_block
+
+#: Cycle (from 0) from which B and the curve, then widths and orientations, then robust weights are fitted, and from which crystals
+#: have to agree with the others: then these are well enough described.
+_B_FROM, _CURVE_FROM, _GEOMETRY_FROM, _ROBUST_FROM, _AGREEMENT_FROM = 1, 1, 2, 3, 4
+#: Most steps of a crystal's fit in a cycle.
+_STEPS = 2
+#: Observations whose partiality is more uncertain than this, relatively, and more than this many times as uncertain as where the
+#: curve is highest, are not merged: a low one would say nothing of the intensity.
+_LARGEST_ERROR, _LARGEST_ERROR_TO_PEAK = 0.35, 2.0
+#: Bytes that the sums of all threads together may take: fewer threads work where there are many reflections and groups.
+_SUMS_MEMORY = 512 << 20
+
+
+class Run:
+    """State of the cycles; `merge` and `fit` are the two passes.
+
+    `only` (bool for each crystal): the others take no part.
+    """
+
+    def __init__(self, blocks, collector, settings, threads, only=None):
+        self.blocks, self.collector, self.settings = blocks, collector, settings
+        self.threads = max(1, min(threads, len(blocks)))
+        self.shape = collector.shape
+        self.half = collector.half
+        self.counts = collector.counts
+        self.hkl = collector.numbers.reflections()
+        self.q = inverse_resolution(self.hkl, collector.cell) if len(self.hkl) else np.empty(0)
+        n = len(self.shape)
+        self.state = np.zeros((n, kernels.N_PARAMETERS))
+        self.quality = np.zeros((n, 4 + kernels.N_PARAMETERS))
+        self.status = scaling.first_status(self.counts)
+        if only is not None:
+            self.status[~only] = scaling.NOT_ASKED_FOR
+        self.active = (self.status == "").astype(np.uint8)
+        self.model, self.fallback = partiality.usable_model(settings.partiality, int(np.sum(self.active)))
+        q2_max = float(self.q.max() ** 2 * 1.0001) if len(self.q) else 1.0
+        usual = (
+            np.median(self.shape[self.active == 1], axis=0)
+            if self.active.any()
+            else np.array([1.0, 0.0, 0.0, 1.0, 0.0])
+        )
+        self.curve = partiality.first_curve(self.model, q2_max, settings.max_excitation, usual)
+        self.reference_width = float(np.median(np.sqrt(self.shape[:, 0]))) if n else 1.0
+        self.priors = scaling.first_priors()
+        self.current = np.zeros(len(self.q))
+        self.prior = np.ones(len(self.q))
+        self.fitted = np.zeros(kernels.N_PARAMETERS, np.uint8)
+        self.slot = self.half.astype(np.uint16)
+        self.sums = np.zeros((len(self.q), 4, 5))
+        self.apart = self.sums.reshape(len(self.q), 2, 1, 2, 5)
+        self.total = self.sums.sum(axis=1)
+        self.scatter = np.ones(errors.N_RANGES)
+        self.levels = np.zeros(errors.N_RANGES - 1)
+
+    @property
+    def numbers(self):
+        """What the kernels take as `numbers`."""
+        unity = self.model == "unity"
+        peak = float(np.median(np.sqrt(self.curve.spread[:, 0]) / self.curve.values[:, 0]))
+        largest_error = max(_LARGEST_ERROR, _LARGEST_ERROR_TO_PEAK * peak)
+        return np.array(
+            [
+                partiality.NODES_PER_UNIT,
+                self.curve.rows_per_q2,
+                self.reference_width,
+                0.0 if unity else self.settings.min_partiality,
+                0.0 if unity else 1.0,
+                np.inf if unity else largest_error**2,
+            ]
+        )
+
+    def cycle(self, cycle):
+        """One cycle: merge, then fit the crystals to it, then the curve."""
+        if cycle == 0:
+            self.state[:, 0], self.prior[:] = scaling.start(self)
+            self.current[:] = self.prior
+        else:
+            self.merge()
+        fitted = self.fitted
+        fitted[0] = 1
+        fitted[1] = cycle >= _B_FROM
+        fitted[2:] = cycle >= _GEOMETRY_FROM and self.model != "unity"
+        curve_sums = self.fit(fitted, steps=0 if cycle == 0 else _STEPS, robust=cycle >= _ROBUST_FROM)
+        if cycle >= _B_FROM:
+            self.status, self.active = scaling.judged(self, agreement=cycle >= _AGREEMENT_FROM)
+        stretch = scaling.fix_gauge(self)
+        if cycle >= _GEOMETRY_FROM:
+            self.priors = scaling.updated_priors(self, fitted)
+        if cycle >= _CURVE_FROM:
+            if self.model == "empirical":
+                self.curve = partiality.estimate(curve_sums, self.curve, stretch)
+            else:
+                self.curve = partiality.estimate_spread(curve_sums, self.curve)
+
+    def merge(self, group=None, n_groups=1):
+        """Merge with the present scales, curve and weights; with `group` (of each crystal, from 0) also each group by itself."""
+        numbers = self.numbers
+        self.slot = self.half.astype(np.uint16) if group is None else (2 * group + self.half).astype(np.uint16)
+
+        def work(block, sums):
+            own = slice(block.first_crystal, block.first_crystal + len(block.offsets) - 1)
+            kernels.merge_block(
+                block.offsets, *block.columns.values(), self.state[own], self.shape[own], self.active[own],
+                self.slot[own], self.q, self.current, self.curve.values, self.curve.spread, numbers, sums,
+            )  # fmt: skip
+
+        sums = self._added(work, (len(self.q), 4 * n_groups, 4))
+        # mates, groups, half sets
+        self.apart = sums.reshape(len(self.q), 2, n_groups, 2, 4)
+        self.sums = sums if n_groups == 1 else self.apart.sum(axis=2).reshape(len(self.q), 4, 4)
+        self.total = self.sums.sum(axis=1)
+        information = self.total[:, 1]
+        # `current` stays as it is: it belongs to the pass that made the sums
+        merged = np.divide(self.total[:, 0], information, where=information > 0, out=np.zeros_like(information))
+        self.prior = scaling.prior_intensity(self.q, merged, information, self.prior)
+
+    def fit(self, fitted, steps, robust):
+        """Fit the crystals; returns the sums for the curve."""
+        numbers = self.numbers
+        edges = partiality.range_edges(self.curve.q2_max)
+        total = scaling.known_of_mates(self.sums, self.settings.anomalous)
+        precision = 1.0 / np.asarray(self.priors) ** 2
+
+        def work(block, sums):
+            own = slice(block.first_crystal, block.first_crystal + len(block.offsets) - 1)
+            kernels.fit_block(
+                block.offsets, *block.columns.values(), self.state[own], self.shape[own], self.active[own],
+                self.q, self.current, total, self.prior, self.curve.values, self.curve.slopes, self.curve.spread,
+                numbers, precision, fitted, steps, int(robust), self.quality[own], sums, edges,
+            )  # fmt: skip
+
+        sums = self._added(work, (partiality.N_RANGES, partiality.n_bins(self.curve.x_max), 4))
+        if steps:
+            self.current = self.posterior()
+        return sums
+
+    def assess(self):
+        """After the last merge: what the uncertainties are made of. `sums` get a column for what the crystals' parameters add."""
+        total = scaling.known_of_mates(self.sums, self.settings.anomalous)
+        precision = 1.0 / np.asarray(self.priors) ** 2
+        intensities = self.posterior()
+        self.levels = errors.ranges(intensities, self.total[:, 3] >= 2)
+        squares = {}
+
+        def work(block, common):
+            own = slice(block.first_crystal, block.first_crystal + len(block.offsets) - 1)
+            squares[block.first_crystal] = np.zeros((errors.N_RANGES, 2))
+            assess_block(
+                block.offsets, *block.columns.values(), self.state[own], self.shape[own], self.active[own], self.slot[own],
+                self.q, self.current, intensities, total, self.prior, self.curve.values, self.curve.slopes, self.curve.spread,
+                self.numbers, precision, self.fitted, self.levels, common, squares[block.first_crystal],
+            )  # fmt: skip
+
+        common = self._added(work, (len(self.q), self.apart[0, ..., 0].size))
+        self.apart = np.concatenate([self.apart, common.reshape(self.apart.shape[:-1])[..., None]], axis=-1)
+        self.sums = self.apart.sum(axis=2).reshape(len(self.q), 4, 5)
+        self.total = self.sums.sum(axis=1)
+        self.scatter = errors.scatter(sum(squares[first] for first in sorted(squares)))
+
+    def posterior(self):
+        """Intensities: the merged ones with Wilson's distribution as prior."""
+        return (self.total[:, 0] + 1 / self.prior) / (self.total[:, 1] + 1 / self.prior**2)
+
+    def _added(self, work, shape):
+        """Sums of `shape` to which `work` has added each block: every thread fills its own, as many as fit into `_SUMS_MEMORY`."""
+        threads = max(1, min(self.threads, _SUMS_MEMORY // (8 * max(1, int(np.prod(shape))))))
+
+        def own_share(first):
+            sums = np.zeros(shape)
+            for i in range(first, len(self.blocks), threads):
+                work(self.blocks[i], sums)
+            return sums
+
+        if threads == 1:
+            return own_share(0)
+        with ThreadPoolExecutor(threads) as pool:
+            total, *others = pool.map(own_share, range(threads))
+        for part in others:
+            total += part
+        return total
+
+    def describe(self, cycle):
+        """A line for the log."""
+        good = self.active == 1
+        return (
+            f"cycle {cycle + 1}: {good.sum()} crystals, scales spread by {np.std(self.state[good, 0]):.2f} (ln), "
+            f"B by {np.std(self.state[good, 1]):.1f} A^2, widths by {np.std(self.state[good, 2]):.2f} (ln), "
+            f"rotations by {1e3 * np.std(self.state[good, 3:5]):.3f} mrad"
+        )

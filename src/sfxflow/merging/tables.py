@@ -1,0 +1,124 @@
+"""Tables of what was merged, for people and files."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sfxflow.merging import errors, scaling
+from sfxflow.merging.observations import ccp4_asymmetric_unit
+from sfxflow.symmetry import reflection_key
+
+
+@dataclass
+class Merged:
+    """Result of merging.
+
+    Attributes
+    ----------
+    reflections : dict of ndarray
+        h, k, l (CCP4 asymmetric unit), I, sigI, n, I_half1, sigI_half1, n_half1, I_half2, ..., and with anomalous I_plus, ...,
+        I_plus_half1, ...
+    crystals : dict of ndarray
+        scale, B, width (factor on sigma(q)), rotation (radian, about x and y), energy (relative change), half, n_observations,
+        n_rejected, status.
+    partiality : dict of ndarray
+        The curve (`partiality.PartialityCurve.arrays`) and `reference_width` R (1/angstrom): an observation's partiality is
+        R / (width sigma(q)) times the curve, but with the model 'unity'.
+    model : str
+        The model used: empirical, gaussian or unity.
+    summary : dict
+        Numbers and remarks for the log and the file's attributes.
+    groups : dict of dict
+        Name of each group to its own `reflections`.
+    """
+
+    reflections: dict
+    crystals: dict
+    partiality: dict
+    model: str
+    summary: dict = field(default_factory=dict)
+    groups: dict = field(default_factory=dict)
+
+
+def merged_tables(run, remark="", parts=None):
+    """What was merged, for people and files."""
+    unit = ccp4_asymmetric_unit(run.hkl, run.collector.numbers.group)
+    # where nothing was merged, the sums have no slots of groups
+    groups = {name: min(g, run.apart.shape[2] - 1) for g, name in enumerate(parts.names if parts else ())}
+    return Merged(
+        reflections=_reflections(run, run.sums, *unit),
+        groups={
+            name: _reflections(run, run.apart[:, :, g].reshape(run.sums.shape), *unit) for name, g in groups.items()
+        },
+        crystals=_crystals(run),
+        partiality=run.curve.arrays() | {"reference_width": run.reference_width},
+        model=run.model,
+        summary=_summary(run, remark),
+    )
+
+
+def _reflections(run, sums, hkl, mate):
+    """Columns of merged reflections from the sums (n, 4, 5) of half sets and mates; uncertainties as they are for all data."""
+    total = sums.sum(axis=1)
+    keep = np.rint(total[:, 3]) >= max(run.settings.min_measurements, 1)
+    halves = sums[:, :2] + sums[:, 2:]
+    parts = {"": total, "_half1": halves[:, 0], "_half2": halves[:, 1]}
+    if run.settings.anomalous:
+        parts |= _friedel_mates(sums, mate)
+    factor = run.scatter[np.searchsorted(run.levels, run.posterior())]
+    order = np.argsort(reflection_key(hkl), kind="stable")
+    order = order[keep[order]]
+    columns = {name: hkl[order, i] for i, name in enumerate("hkl")}
+    for name, part in parts.items():
+        count = np.rint(part[:, 3]).astype(np.int32)
+        there = (count > 0) & (part[:, 1] > 0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            intensity = np.where(there, part[:, 0] / part[:, 1], np.nan)
+            sigma = np.where(there, errors.merged_sigma(part, factor), np.nan)
+        columns[f"I{name}"], columns[f"sigI{name}"], columns[f"n{name}"] = intensity[order], sigma[order], count[order]
+    return columns
+
+
+def _friedel_mates(sums, mate):
+    """Sums of I(+) and I(-), all and by half set; `mate`: the one in the CCP4 asymmetric unit is the other one here."""
+    parts = {}
+    for sign, own in (("plus", 0), ("minus", 2)):
+        halves = np.where(mate[:, None, None], sums[:, 2 - own : 4 - own], sums[:, own : own + 2])
+        parts |= {f"_{sign}": halves.sum(axis=1), f"_{sign}_half1": halves[:, 0], f"_{sign}_half2": halves[:, 1]}
+    return parts
+
+
+def _crystals(run):
+    rejected = np.zeros(len(run.state), np.int64)
+    for i in range(len(run.blocks)):
+        block = run.blocks[i]
+        lost = np.concatenate([[0], np.cumsum(np.asarray(block.columns["weight"]) == 0)])
+        own = slice(block.first_crystal, block.first_crystal + len(block.offsets) - 1)
+        rejected[own] = np.diff(lost[block.offsets])
+    return {
+        "scale": np.exp(run.state[:, 0]),
+        "B": run.state[:, 1],
+        "width": np.exp(run.state[:, 2]),
+        "rotation": run.state[:, 3:5],
+        "energy": run.state[:, 5],
+        "half": run.half + 1,
+        "n_observations": np.where(run.active == 1, run.counts - rejected, 0),
+        "n_rejected": rejected,
+        "status": [text or "merged" for text in run.status],
+    }
+
+
+def _summary(run, remark):
+    collector = run.collector
+    return {
+        "remark": remark,
+        "fallback": run.fallback,
+        "n_crystals": len(run.state),
+        "n_crystals_merged": int(np.sum(run.active == 1)),
+        "n_observations": collector.n_observations,
+        "n_absent": collector.n_absent,
+        "absent_mean_i_over_sigma": collector.absent_mean,
+        "n_unusable": collector.n_unusable,
+        "gain": float(np.median(collector.gain)) if len(run.state) else 0.0,
+        "prior_widths": dict(zip(scaling.PARAMETERS, run.priors.tolist(), strict=True)),
+    }
