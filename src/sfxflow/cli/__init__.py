@@ -29,6 +29,7 @@ COMMANDS = {
     "indexing": "index the peaks with a known cell",
     "geometry": "propose a refined detector geometry",
     "integration": "predict and integrate reflections",
+    "stream": "write a CrystFEL stream",
     "frames": "gather the frame account of a run",
     "split": "say which frames are merged apart",
     "ambiguity": "resolve the indexing ambiguity",
