@@ -74,9 +74,11 @@ def assess_block(
         if active[c] != 1:
             continue
         own_state, own_shape = state[c], shape[c]
+        # where groups are merged apart but compared with the whole, there are more slots than parts
+        part_of = min(slot[c] // 2, len(total) - 1)
         n, _, _, _ = pack(
             offsets[c], offsets[c + 1], reflection, excitation, intensity, sigma, polarisation, azimuth, weight,
-            own_state, own_shape, True, q, current, total, prior, curve, spread, numbers, packed, source,
+            own_state, own_shape, True, q, current, total[part_of], prior, curve, spread, numbers, packed, source,
         )  # fmt: skip
         normal_equations(packed, n, own_state, own_shape, curve, slope, numbers, precision, fitted, matrix, vector)
         covariance[:] = 0.0
@@ -105,15 +107,16 @@ def assess_block(
             residual = packed[OBSERVED, i] - g * mean
             leverage = mean * mean * spreading / variance
             share = weight[j] / FULL_WEIGHT
-            own = squares[np.searchsorted(levels, mean)]
-            # as far as the residual tells of the observation's own variance
-            telling = share * (1.0 - g * g * packed[UNCERTAINTY, i] / variance)
-            own[0] += telling
-            own[1] += telling * residual * residual / (variance * max(1.0 - leverage, _LEAST_FREEDOM))
             # the weight with which it was merged
             level = max(current[h], 0.0)
             uncertain = variance - packed[BACKGROUND, i] - packed[PHOTON, i] * g * mean - g * g * packed[UNCERTAINTY, i]
             uncertain /= mean * mean + packed[UNCERTAINTY, i]
             merged_variance = packed[BACKGROUND, i] + packed[PHOTON, i] * g * level + uncertain * level * level
             w = share / merged_variance
+            # by its part in the merged intensity, and as far as the residual tells of the observation's own variance
+            others = packed[UNCERTAINTY, i]
+            telling = share * (1.0 - g * g * others / variance) * g * g / (g * g + merged_variance / others)
+            own = squares[np.searchsorted(levels, mean)]
+            own[0] += telling
+            own[1] += telling * residual * residual / (variance * max(1.0 - leverage, _LEAST_FREEDOM))
             common[h, slot[c] + mates * (reflection[j] >= MINUS)] += (w * g * intensities[h]) ** 2 * spreading

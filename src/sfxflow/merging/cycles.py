@@ -127,14 +127,15 @@ class Run:
         """Fit the crystals; returns the sums for the curve."""
         numbers = self.numbers
         edges = partiality.range_edges(self.curve.q2_max)
-        total = scaling.known_of_mates(self.sums, self.settings.anomalous)
+        total = self.known()
+        part_of = np.minimum(self.slot // 2, len(total) - 1).astype(np.uint16)
         precision = 1.0 / np.asarray(self.priors) ** 2
 
         def work(block, sums):
             own = slice(block.first_crystal, block.first_crystal + len(block.offsets) - 1)
             kernels.fit_block(
                 block.offsets, *block.columns.values(), self.state[own], self.shape[own], self.active[own],
-                self.q, self.current, total, self.prior, self.curve.values, self.curve.slopes, self.curve.spread,
+                part_of[own], self.q, self.current, total, self.prior, self.curve.values, self.curve.slopes, self.curve.spread,
                 numbers, precision, fitted, steps, int(robust), self.quality[own], sums, edges,
             )  # fmt: skip
 
@@ -145,7 +146,7 @@ class Run:
 
     def assess(self):
         """After the last merge: what the uncertainties are made of. `sums` get a column for what the crystals' parameters add."""
-        total = scaling.known_of_mates(self.sums, self.settings.anomalous)
+        total = self.known()
         precision = 1.0 / np.asarray(self.priors) ** 2
         intensities = self.posterior()
         self.levels = errors.ranges(intensities, self.total[:, 3] >= 2)
@@ -165,6 +166,12 @@ class Run:
         self.sums = self.apart.sum(axis=2).reshape(len(self.q), 4, 5)
         self.total = self.sums.sum(axis=1)
         self.scatter = errors.scatter(sum(squares[first] for first in sorted(squares)))
+
+    def known(self):
+        """What the last merge says of the reflections, for each group of crystals: shape (n_groups, n_reflections, 2, 2)."""
+        if self.apart.shape[2] == 1:
+            return scaling.known_of_mates(self.sums, self.settings.anomalous)[None]
+        return scaling.known_of_groups(self.apart[..., :4], self.settings.anomalous)
 
     def posterior(self):
         """Intensities: the merged ones with Wilson's distribution as prior."""

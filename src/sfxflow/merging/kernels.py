@@ -360,7 +360,7 @@ def _fit_crystal(packed, n, state, shape, curve, slope, numbers, precision, fitt
 @njit(cache=True, nogil=True)
 def fit_block(
     offsets, reflection, excitation, intensity, sigma, polarisation, azimuth, weight,
-    state, shape, active, q, current, total, prior, curve, slope, spread, numbers,
+    state, shape, active, part_of, q, current, total, prior, curve, slope, spread, numbers,
     precision, fitted, steps, robust, quality, curve_sums, row_edges,
 ):  # fmt: skip
     """Fit the parameters of each crystal of a block to what all other observations say of its reflections.
@@ -372,9 +372,11 @@ def fit_block(
 
     Parameters
     ----------
-    total : float64, shape (n_reflections, 2, 2)
+    part_of : uint16, shape (n_crystals,)
+        Which of `total` holds for each crystal.
+    total : float64, shape (n_parts, n_reflections, 2, 2)
         Sums of g y / var and g^2 / var of the last merge, which had the same state, weights and `current`, as they hold for the
-        reflection and for its Friedel mate.
+        reflection and for its Friedel mate in each part of the data.
     prior : float64, shape (n_reflections,)
         Mean intensity at the reflection's resolution.
     precision : float64, shape (6,)
@@ -407,7 +409,8 @@ def fit_block(
         own_state, own_shape = state[c], shape[c]
         n, used, ratio_above, ratio_below = pack(
             offsets[c], offsets[c + 1], reflection, excitation, intensity, sigma, polarisation, azimuth, weight,
-            own_state, own_shape, active[c] == 1, q, current, total, prior, curve, spread, numbers, packed, source,
+            own_state, own_shape, active[c] == 1, q, current, total[part_of[c]], prior, curve, spread, numbers, packed,
+            source,
         )  # fmt: skip
         quality[c, 0] = used
         if used < 3 or ratio_below <= 0.0:

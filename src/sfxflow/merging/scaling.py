@@ -15,8 +15,8 @@ _LEAST_SIGNIFICANCE = 5.0
 #: A scale that is by more than this factor off the median is absurd.
 _ABSURD = 1e4
 _N_SHELLS = 20
-#: Order of a relative anomalous difference, for the weights with which its mean square is found.
-_ANOMALOUS_SCALE = 0.05
+#: Order of a relative difference of Friedel mates or of groups, for the weights with which its mean square is found.
+_DIFFERENCE_SCALE = 0.05
 NOT_ASKED_FOR = "left out of this run"
 _UNLIKE = "intensities do not agree with the other crystals"
 
@@ -110,20 +110,61 @@ def known_of_mates(sums, anomalous):
         Sums of g y / var and of g^2 / var, for the reflection and the mate.
     """
     own = (sums[:, ::2] + sums[:, 1::2])[:, :, :2]
-    other = own[:, ::-1]
     if not anomalous:
-        return np.ascontiguousarray(own + other)
-    there = other[:, :, 1] > 0
-    intensity = np.divide(other[:, :, 0], other[:, :, 1], where=there, out=np.zeros(there.shape))
-    variance = np.divide(1.0, other[:, :, 1], where=there, out=np.zeros(there.shape))
-    both = there.all(axis=1)
-    difference, mean = intensity[both, 0] - intensity[both, 1], intensity[both].mean(axis=1)
-    noise = variance[both].sum(axis=1)
-    weight = mean**2 / (noise + (_ANOMALOUS_SCALE * mean) ** 2) ** 2
-    relative = max(np.sum(weight * (difference**2 - noise)) / max(np.sum(weight * mean**2), 1e-300), 0.0)
-    loosened = variance + relative * intensity**2
-    information = np.divide(1.0, loosened, where=there, out=np.zeros(there.shape))
-    return own + np.stack([information * intensity, information], axis=2)
+        return np.ascontiguousarray(own + own[:, ::-1])
+    return own + _loosened(own[:, ::-1], _relative_difference(own[:, 0], own[:, 1]))
+
+
+def known_of_groups(apart, anomalous):
+    """What the merged sums say of each reflection and its Friedel mate in each group of crystals.
+
+    The groups may differ: the others tell of one only as far as the mean difference from them, found from the data, lets them.
+    Scaled to what all have in common, each group would be drawn towards the mean, and differences would come out too small.
+
+    Parameters
+    ----------
+    apart : ndarray, shape (n, 2, n_groups, 2, 4)
+        Sums by mate, group and half set.
+    anomalous : bool
+        As for `known_of_mates`.
+
+    Returns
+    -------
+    ndarray, shape (n_groups, n, 2, 2)
+        As `known_of_mates` for each group.
+    """
+    n, _, n_groups = apart.shape[:3]
+    total = apart.sum(axis=2)
+    known = np.empty((n_groups, n, 2, 2))
+    for g in range(n_groups):
+        own, others = (
+            known_of_mates(sums.reshape(n, 4, -1), anomalous) for sums in (apart[:, :, g], total - apart[:, :, g])
+        )
+        known[g] = own + _loosened(others, _relative_difference(own.mean(axis=1), others.mean(axis=1)))
+    return known
+
+
+def _merged(sums):
+    """Intensity and variance from sums (..., 2), 0 where there is nothing, and where there is something."""
+    there = sums[..., 1] > 0
+    intensity = np.divide(sums[..., 0], sums[..., 1], where=there, out=np.zeros(there.shape))
+    return intensity, np.divide(1.0, sums[..., 1], where=there, out=np.zeros(there.shape)), there
+
+
+def _relative_difference(one, other):
+    """Mean square of the relative difference of two sets of intensities, sums (n, 2), that is more than their noise."""
+    both = (one[:, 1] > 0) & (other[:, 1] > 0)
+    (first, first_variance, _), (second, second_variance, _) = (_merged(sums[both]) for sums in (one, other))
+    difference, mean, noise = first - second, (first + second) / 2, first_variance + second_variance
+    weight = mean**2 / (noise + (_DIFFERENCE_SCALE * mean) ** 2) ** 2
+    return max(np.sum(weight * (difference**2 - noise)) / max(np.sum(weight * mean**2), 1e-300), 0.0)
+
+
+def _loosened(sums, relative):
+    """What sums tell of intensities that differ from theirs by `relative` (mean square of the relative difference)."""
+    intensity, variance, there = _merged(sums)
+    information = np.divide(1.0, variance + relative * intensity**2, where=there, out=np.zeros(there.shape))
+    return np.stack([information * intensity, information], axis=-1)
 
 
 def fix_gauge(run):

@@ -88,11 +88,13 @@ def simulate(
     anomalous=0.0,
     photon_energy=9500.0,
     window=3.5,
+    state_difference=0.0,
 ):
     """Simulate `n_crystals` stills.
 
     Lengths in 1/angstrom, misorientation (standard deviation about each axis) and mosaicity in radian, energy error and
     bandwidth relative, background in photons a pixel; observations lie within `window` sigma(q) of the (wrong) Ewald sphere.
+    Crystals of odd number are in a second state, whose intensities differ by `state_difference` (relative, standard deviation).
     """
     rng = np.random.default_rng(seed)
     hkl, intensity = true_intensities(d_min, rng)
@@ -112,6 +114,7 @@ def simulate(
     squared = np.sum((grid @ reciprocal) ** 2, axis=1)
     far = window * np.sqrt(radius**2 + (mosaicity / d_min) ** 2 + (bandwidth * 1.3 / d_min**2) ** 2)
     difference = anomalous * rng.normal(size=len(hkl))
+    changed = np.maximum(1 + state_difference * np.random.default_rng(seed + 1000).normal(size=len(hkl)), 0)
     wavelength = 12398.41984 / photon_energy
     k_true = 1 / wavelength
     crystals = {name: [] for name in ("reciprocal", "profile_radius", "mosaicity", "bandwidth", "photon_energy")}
@@ -143,6 +146,8 @@ def simulate(
         polarisation = 1 - 0.99 * direction[:, 0] ** 2 - 0.01 * direction[:, 1] ** 2
         sign = _friedel_sign(grid[near])
         true_i = intensity[own_rows] * (1 + sign * difference[own_rows])
+        if number % 2:
+            true_i = true_i * changed[own_rows]
         expected = scale * np.exp(-b * q_length**2 / 2) * partiality * true_i * polarisation
         n_peak, n_ring = 28, 60
         level = background * np.exp(-3 * q_length)
@@ -180,7 +185,7 @@ def simulate(
         intensity,
         np.array(scales),
         np.concatenate(partialities),
-        {"radius": np.array(widths), "difference": difference},
+        {"radius": np.array(widths), "difference": difference, "second_state": intensity * (changed - 1)},
     )
 
 

@@ -128,8 +128,8 @@ def _fit(run, state, columns, steps=20, robust=0):
     quality = np.zeros((len(state), 4 + kernels.N_PARAMETERS))
     sums = np.zeros((partiality.N_RANGES, partiality.n_bins(run.curve.x_max), 4))
     kernels.fit_block(
-        run.blocks[0].offsets, *columns.values(), state, run.shape, run.active, run.q, run.current,
-        np.repeat(run.total[:, None, :2], 2, axis=1), run.prior, run.curve.values, run.curve.slopes, run.curve.spread, run.numbers,
+        run.blocks[0].offsets, *columns.values(), state, run.shape, run.active, run.slot // 2, run.q, run.current,
+        np.repeat(run.total[:, None, :2], 2, axis=1)[None], run.prior, run.curve.values, run.curve.slopes, run.curve.spread, run.numbers,
         run.priors**-2.0, np.ones(kernels.N_PARAMETERS, np.uint8), steps, robust, quality, sums,
         partiality.range_edges(run.curve.q2_max),
     )  # fmt: skip
