@@ -159,6 +159,7 @@ MESSAGES = {
     "builtin_indexing": "Indexing",
     "builtin_integration": "Integrating",
     "frames": "Gathering",
+    "ambiguity": "Resolving",
     "builtin_merging": "Scaling",
     "figures_of_merit": "Computing figures of merit",
     "export": "Writing MTZ",

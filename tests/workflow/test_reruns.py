@@ -39,18 +39,38 @@ def test_a_default_that_is_written_out(finished):
 def test_peaks_setting(finished):
     finished.config["peaks"] = {"min_snr": 5.0}
     jobs = finished.planned()
-    assert jobs.keys() == {*CHUNKS, "frames", "builtin_merging"} | AFTER_MERGING
+    assert jobs.keys() == {*CHUNKS, "frames", "ambiguity", "builtin_merging"} | AFTER_MERGING
     assert len(jobs["builtin_peaks"]) == 5
 
 
 def test_indexing_setting(finished):
     finished.config["indexing"] = {"max_lattices": 2}
-    assert finished.planned().keys() == {*CHUNKS[1:], "frames", "builtin_merging"} | AFTER_MERGING
+    assert finished.planned().keys() == {*CHUNKS[1:], "frames", "ambiguity", "builtin_merging"} | AFTER_MERGING
 
 
 def test_integration_setting(finished):
     finished.config["integration"] = {"inner_radius": 2.5}
-    assert finished.planned().keys() == {"builtin_integration", "frames", "builtin_merging"} | AFTER_MERGING
+    assert finished.planned().keys() == {"builtin_integration", "frames", "ambiguity", "builtin_merging"} | AFTER_MERGING
+
+
+def test_ambiguity_setting(finished):
+    finished.config["ambiguity"] = {"min_margin": 5.0}
+    jobs = finished.planned()
+    assert jobs.keys() == {"ambiguity", "builtin_merging"} | AFTER_MERGING
+    assert len(jobs["ambiguity"]) == 2
+
+
+def test_reference_that_is_compared_with(finished):
+    """It also chooses among the ways to index all crystals alike, unless the settings say otherwise."""
+    shutil.copy(finished.folder / "raw/lysozyme.cell", finished.folder / "raw/truth.hkl")
+    finished.config["datasets"]["lysozyme"]["reference"] = "raw/truth.hkl"
+    jobs = finished.planned()
+    assert jobs["ambiguity"] == {"Resolving the indexing ambiguity of lysozyme (builtin)"}
+    assert jobs["builtin_merging"] == {"Scaling and merging lysozyme (builtin)"}
+    finished.config["ambiguity"] = {"reference": "none"}
+    finished.snakemake()
+    del finished.config["datasets"]["lysozyme"]["reference"]
+    assert finished.planned().keys() == {"figures_of_merit", "report"}
 
 
 def test_figures_of_merit_setting(finished):
@@ -94,13 +114,13 @@ def test_another_run(finished):
         assert all(message.endswith("of run d") for message in jobs[rule])
     assert jobs["frames"] == {"Gathering the frame account of run d (builtin)"}
     assert jobs["builtin_merging"] == {"Scaling and merging lysozyme (builtin)"}
-    assert jobs.keys() == {*CHUNKS, "frames", "builtin_merging"} | AFTER_MERGING
+    assert jobs.keys() == {*CHUNKS, "frames", "ambiguity", "builtin_merging"} | AFTER_MERGING
 
 
 def test_a_run_less(finished):
     del finished.runs[1]
     jobs = finished.planned()
-    assert jobs.keys() == {"builtin_merging"} | AFTER_MERGING
+    assert jobs.keys() == {"ambiguity", "builtin_merging"} | AFTER_MERGING
     assert jobs["builtin_merging"] == {"Scaling and merging lysozyme (builtin)"}
 
 
@@ -137,7 +157,7 @@ def test_another_version_of_the_package(finished):
     metadata.parent.mkdir(parents=True)
     metadata.write_text("Metadata-Version: 2.1\nName: sfxflow\nVersion: 99.0\n")
     finished.environment["PYTHONPATH"] = str(finished.folder / "other")
-    assert finished.planned().keys() == {*CHUNKS, "frames", "builtin_merging"} | AFTER_MERGING
+    assert finished.planned().keys() == {*CHUNKS, "frames", "ambiguity", "builtin_merging"} | AFTER_MERGING
 
 
 def test_other_resources(finished):

@@ -2,6 +2,7 @@
 The built-in merger: scaling, partiality, outlier rejection, merging and half sets of any engine's reflections.
 
 Needs    results/{engine}/runs/{run}/{chunk}.integrated.h5 of every run of the dataset
+         results/{engine}/ambiguity/{dataset}/assignment.h5
          results/splits/{dataset}.tsv where the dataset is split
 Provides results/{engine}/merged/builtin/{dataset}/merged.h5
 """
@@ -12,6 +13,7 @@ rule builtin_merging:
     input:
         integrated=collect("results/{{engine}}/runs/{chunk}.integrated.h5", chunk=chunks_of_dataset),
         cell=cell_of_dataset,
+        assignment="results/{engine}/ambiguity/{dataset}/assignment.h5",
         groups=groups_of_dataset,
     output:
         "results/{engine}/merged/builtin/{dataset}/merged.h5",
@@ -40,6 +42,7 @@ rule builtin_merging:
             --cell {input.cell:q} \
             --space-group {params.space_group:q} \
             --d-min {params.d_min} \
+            --assignment {input.assignment:q} \
             --groups {input.groups:q} \
             --settings {params.settings:q} \
             --threads {threads} \
