@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sfxflow.ambiguity.operators import in_assigned_modes
 from sfxflow.cell import inverse_resolution
 from sfxflow.errors import InputError
 from sfxflow.io.files import provenance
@@ -200,6 +201,12 @@ def _block(handle, path, first_row, chosen, crystals, curve, attrs):
         use = (dataset_crystal >= 0) & np.isfinite(seen["I"]) & (seen["sigI"] > 0) & (seen["polarisation"] > 0)
     seen = {name: values[use] for name, values in seen.items()}
     dataset_crystal = dataset_crystal[use]
+    if "operators" in attrs:
+        local_mode = np.zeros(high - low, np.int64)
+        local_mode[rows - low] = np.asarray(crystals["mode"])[chosen]
+        seen["crystal"] = seen["crystal"] - low
+        own, seen = in_assigned_modes(own, seen, attrs["operators"], local_mode, np.zeros(high - low, bool))
+        seen["crystal"] = seen["crystal"] + low
     hkl = np.column_stack([seen[name] for name in "hkl"])
     q = inverse_resolution(hkl, attrs["cell"])
     factor = scale_used(
