@@ -16,10 +16,9 @@ from sfxflow.cli import options
 from sfxflow.errors import InputError
 from sfxflow.geometry import panel_arrays
 from sfxflow.geometry_refinement.crystals import Crystal, PeakList
-from sfxflow.geometry_refinement.groups import with_arrays
 from sfxflow.geometry_refinement.proposal import proposal
 from sfxflow.geometry_refinement.refine import refine_geometry
-from sfxflow.geometry_refinement.search import index_all, search_beam
+from sfxflow.geometry_refinement.search import at_place, index_all, search_beam
 from sfxflow.indexing.frame import prepare_target
 from sfxflow.indexing.refine import Profile
 from sfxflow.io.cell_file import check_cell, lattice_of, read_cell
@@ -79,7 +78,7 @@ def run(args):
     if found is not None and found.moved:
         rows = _strongest(chunks, settings.max_crystals)
         frames = _peak_lists(chunks, rows, args.peaks, arrays)
-        start = _at(detector, found.best, frames)
+        start = at_place(detector, found.best, float(np.median([frame.clen for frame in frames])))
         if not isinstance(start.clen, str):
             frames = [replace(frame, clen=start.clen) for frame in frames]
         crystals, n_indexed, profile = index_all(
@@ -200,16 +199,6 @@ def _crystals(chunks, args, arrays, most):
         for name in ("profile_radius", "mosaicity", "bandwidth")
     ]
     return crystals, Profile(*widths, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
-
-
-def _at(detector, place, frames):
-    """The detector at a place of the search: where frames have their own camera lengths, its panels are farther away by their median's."""
-    arrays = panel_arrays(detector)
-    if isinstance(detector.clen, str):
-        farther = place.stretch * float(np.median([frame.clen for frame in frames]))
-        return with_arrays(detector, replace(arrays, origin=arrays.origin + (*place.shift, farther)))
-    shifted = with_arrays(detector, replace(arrays, origin=arrays.origin + (*place.shift, 0.0)))
-    return replace(shifted, clen=detector.clen * (1.0 + place.stretch))
 
 
 def _percent(share):

@@ -207,51 +207,34 @@ def panel_motions(parameters, groups, arrays):
     return matrix.reshape(-1, len(parameters))
 
 
-def free_directions(parameters, groups, arrays, matrix):
-    """Directions in the space of the parameters in which no group's parts move it as a whole, orthonormal columns.
+def free_directions(parameters, groups, arrays):
+    """Directions in the space of the parameters in which the parts of no group move on the mean, orthonormal columns.
 
-    The parts of a group have, all together, neither momentum nor angular momentum (each pixel the same mass): what moves all of them
-    alike is the group's own motion, or for the whole detector's turn about the beam unobservable.
+    What moves or turns all parts of a group alike is the group's own motion; of the whole detector, its turn about the beam, which can't
+    be observed. Each part counts by its area.
 
     Parameters
     ----------
     parameters : tuple of Parameter
     groups : tuple of Group
     arrays : sfxflow.geometry.PanelArrays
-    matrix : ndarray, shape (6 p, n)
-        `panel_motions`.
 
     Returns
     -------
     ndarray, shape (n, m)
     """
-    centres, areas, spread = panel_centres(arrays), panel_areas(arrays), _spread(arrays)
-    scale = np.sqrt(spread.sum(axis=1).mean())
-    inertia = spread.sum(axis=1, keepdims=True) - spread
-    motions = matrix.reshape(len(centres), 6, -1)
-    rows = []
-    for parent in range(len(groups)):
-        columns = [j for j, p in enumerate(parameters) if groups[p.group].parent == parent]
-        freedoms = {parameters[j].freedom for j in columns}
-        if not columns:
-            continue
-        members = sorted({i for j in columns for i in groups[parameters[j].group].panels})
-        weights = areas[members] / areas[members].sum()
-        middle = weights @ centres[members]
-        moved = motions[members][:, :, columns]
-        shift, turn = moved[:, :3], moved[:, 3:]
-        arm = centres[members] - middle
-        momentum = np.einsum("p,pic->ic", weights, shift)
-        angular = np.einsum("p,pic->ic", weights, np.cross(arm[:, :, None], shift, axis=1))
-        angular += np.einsum("p,pi,pic->ic", weights, inertia[members], turn)
-        both = np.concatenate([momentum, angular / scale])
-        for freedom in freedoms:
-            row = np.zeros(len(parameters))
-            row[columns] = both[ROWS[freedom]]
-            rows.append(row / max(np.abs(row).max(), 1e-300))
-    if not rows:
+    areas = panel_areas(arrays)
+    weight = np.array([areas[list(groups[p.group].panels)].sum() * p.unit for p in parameters])
+    constraints = {}
+    for column, parameter in enumerate(parameters):
+        parent = groups[parameter.group].parent
+        if parent >= 0:
+            row = constraints.setdefault((parent, parameter.freedom), np.zeros(len(parameters)))
+            row[column] = weight[column]
+    if not constraints:
         return np.eye(len(parameters))
-    return null_space(np.array(rows), rcond=1e-9)
+    rows = np.array([row / np.abs(row).max() for row in constraints.values()])
+    return null_space(rows, rcond=1e-9)
 
 
 def moved(arrays, motions):

@@ -129,7 +129,7 @@ def solved(sums, parameters, groups, arrays, prior):
     directions : ndarray, shape (n, m)
     """
     matrix = grouping.panel_motions(parameters, groups, arrays)
-    free = grouping.free_directions(parameters, groups, arrays, matrix)
+    free = grouping.free_directions(parameters, groups, arrays)
     normal = matrix.T @ sums.normal @ matrix
     eigenvalues, vectors = np.linalg.eigh(free.T @ normal @ free)
     inverse = np.linalg.inv(free.T @ (normal + np.diag(prior**-2.0)) @ free)

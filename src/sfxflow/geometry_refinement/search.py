@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sfxflow.geometry import panel_arrays
 from sfxflow.geometry_refinement.crystals import Crystal, placed_peaks
+from sfxflow.geometry_refinement.groups import with_arrays
 from sfxflow.indexing.frame import MOST_PEAKS, index_frame, panel_inverses, strength_weights
 from sfxflow.indexing.known_cell import index_lattice
 from sfxflow.indexing.pool import pool_lattices
@@ -159,6 +161,26 @@ def _score(state, place):
         scores.append(max(0.0, CHANCE - log10_p) / max(len(peaks), 1))
         significant += log10_p < SIGNIFICANT
     return replace(place, score=float(np.mean(scores)), share=significant / len(frames))
+
+
+def at_place(detector, place, clen=None):
+    """A detector at a place that was tried.
+
+    Parameters
+    ----------
+    detector : sfxflow.geometry.Detector
+    place : Place
+    clen : float, optional
+        Where frames have their own camera lengths: a typical one, metre; its change goes to every panel.
+
+    Returns
+    -------
+    sfxflow.geometry.Detector
+    """
+    arrays = panel_arrays(detector)
+    farther = place.stretch * clen if isinstance(detector.clen, str) else 0.0
+    shifted = with_arrays(detector, replace(arrays, origin=arrays.origin + (*place.shift, farther)))
+    return shifted if isinstance(detector.clen, str) else replace(shifted, clen=detector.clen * (1.0 + place.stretch))
 
 
 def index_all(frames, arrays, target, settings, pixel_size, threads=1):
