@@ -70,12 +70,17 @@ def _split():
 def _datasets():
     properties = {
         "cell": {
-            "type": "string",
-            "description": "file with the unit cell (CrystFEL .cell, or a PDB file with CRYST1)",
-            "default": "",
+            "type": ["string", "null"],
+            "description": "file with the unit cell (CrystFEL .cell, or a PDB file with CRYST1); none: it is found from the peaks",
+            "default": None,
             "minLength": 1,
         },
-        "space_group": {"type": "string", "description": "space group, as P43212", "default": "", "minLength": 1},
+        "space_group": {
+            "type": ["string", "null"],
+            "description": "space group, as P43212; none: the one with all rotations of the lattice, which may be too many",
+            "default": None,
+            "minLength": 1,
+        },
         "d_min": {
             "type": ["number", "null"],
             "description": "highest resolution of the merged data, angstrom; none: all that was integrated",
@@ -99,7 +104,6 @@ def _datasets():
             "type": "object",
             "description": "one dataset",
             "additionalProperties": False,
-            "required": ["cell", "space_group"],
             "properties": properties,
         },
     }

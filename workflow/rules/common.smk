@@ -271,20 +271,30 @@ def mask_of_run(wildcards):
     return RUNS[wildcards.run].get("mask") or []
 
 
+def cell_file(engine, dataset):
+    """The dataset's cell: the file that the config names, or else the one that the engine's peaks give."""
+    return config["datasets"][dataset]["cell"] or f"results/{engine}/cell/{dataset}/found.cell"
+
+
 def cell_of_run(wildcards):
-    return config["datasets"][RUNS[wildcards.run]["dataset"]]["cell"]
+    return cell_file(getattr(wildcards, "engine", "builtin"), RUNS[wildcards.run]["dataset"])
 
 
 def space_group_of_run(wildcards):
-    return config["datasets"][RUNS[wildcards.run]["dataset"]]["space_group"]
+    return config["datasets"][RUNS[wildcards.run]["dataset"]]["space_group"] or ""
 
 
 def cell_of_dataset(wildcards):
-    return config["datasets"][wildcards.dataset]["cell"]
+    return cell_file(wildcards.engine, wildcards.dataset)
 
 
 def space_group_of_dataset(wildcards):
-    return config["datasets"][wildcards.dataset]["space_group"]
+    return config["datasets"][wildcards.dataset]["space_group"] or ""
+
+
+def without_cell():
+    """Datasets whose cell has to be found."""
+    return [dataset for dataset in DATASETS if not config["datasets"][dataset]["cell"]]
 
 
 def d_min_of_dataset(wildcards):
@@ -365,6 +375,22 @@ def chunks_of_dataset(wildcards):
     """Chunks of the dataset's runs: run1/0000, ..."""
     runs = [run for run, row in RUNS.items() if row["dataset"] == wildcards.dataset]
     return [f"{run}/{number:04d}" for run in runs for number in range(n_chunks(run))]
+
+
+def first_chunks_of_dataset(wildcards):
+    """The dataset's first chunks, as many as hold cell.search_frames frames."""
+    chosen, n_frames = [], 0
+    for run, row in RUNS.items():
+        for number in range(n_chunks(run) if row["dataset"] == wildcards.dataset else 0):
+            if n_frames < config["cell"]["search_frames"]:
+                chosen.append(f"{run}/{number:04d}")
+                n_frames += min(config["chunk_size"], row["n_frames"] - number * config["chunk_size"])
+    return chosen
+
+
+def geometries_of_first_chunks(wildcards):
+    """The geometry of each of the first chunks."""
+    return [RUNS[chunk.split("/")[0]]["geometry"] for chunk in first_chunks_of_dataset(wildcards)]
 
 
 def first_of_chunk(wildcards):

@@ -28,10 +28,18 @@ def add_arguments(parser):
         "--geometry", metavar="FILE", help="CrystFEL geometry (.geom); without it NXmx files describe themselves"
     )
     parser.add_argument(
-        "--cell", required=True, metavar="FILE", help="unit cell: CrystFEL .cell, or a PDB file with CRYST1"
+        "--cell",
+        metavar="FILE",
+        help="unit cell: CrystFEL .cell, or a PDB file with CRYST1; without it the cell is found from the peaks",
     )
-    parser.add_argument("--space-group", required=True, metavar="NAME", help="space group, for example P43212")
-    parser.add_argument("--dataset", metavar="NAME", help="name of the dataset; otherwise that of the cell file")
+    parser.add_argument(
+        "--space-group",
+        metavar="NAME",
+        help="space group, for example P43212; without it the one with all rotations of the lattice, which may be too many",
+    )
+    parser.add_argument(
+        "--dataset", metavar="NAME", help="name of the dataset; otherwise that of the cell file or the run"
+    )
     parser.add_argument("--d-min", type=float, metavar="A", help="highest resolution of the merged data, angstrom")
     parser.add_argument("--mask", metavar="FILE", help="mask beside the geometry's: bad where it is not 0")
     parser.add_argument("--output", default=".", metavar="DIR", help="folder to work in")
@@ -51,19 +59,28 @@ def run(args):
         raise InputError(f"{' and '.join(existing)}: already there; --force overwrites, --output names another folder")
     if args.d_min is not None and not 0.3 <= args.d_min <= 50:
         raise InputError(f"--d-min: {args.d_min} angstrom is not a resolution limit of diffraction data")
-    group = space_group(args.space_group)
-    cell = read_cell(args.cell)
-    check_cell(cell, group, args.cell)
-    dataset = _checked_name(args.dataset) if args.dataset else as_name(Path(args.cell).stem)
+    group = space_group(args.space_group) if args.space_group else None
+    if args.cell:
+        cell = read_cell(args.cell)
+        if group is not None:
+            check_cell(cell, group, args.cell)
+    dataset = _checked_name(args.dataset) if args.dataset else as_name(Path(args.cell).stem) if args.cell else None
 
     rows = []
     for pattern in [pattern for given in args.data for pattern in patterns_of(given)]:
         row = look_into(pattern, args.geometry, args.mask, free_name(pattern, [r["run"] for r in rows]))
+        dataset = dataset or row["run"]
         rows.append(row | {"dataset": dataset})
     # The frame files stand in the table, with their number of frames; there can be thousands.
-    described = [args.cell, *(row[column] for row in rows for column in ("geometry", "mask") if row[column])]
+    described = [
+        *([args.cell] if args.cell else []),
+        *(row[column] for row in rows for column in ("geometry", "mask") if row[column]),
+    ]
     origin = provenance_json(vars_of(args), dict.fromkeys(described))
-    config = {"cell": written_path(args.cell, directory), "space_group": args.space_group}
+    config = {
+        "cell": written_path(args.cell, directory) if args.cell else None,
+        "space_group": args.space_group or None,
+    }
     if args.d_min is not None:
         config["d_min"] = args.d_min
     for row in rows:
@@ -74,6 +91,10 @@ def run(args):
         config_file.write_text(config_text(dataset, config, origin), encoding="utf-8")
         runs_file.write_text(runs_text(rows, origin), encoding="utf-8")
     print(f"wrote {targets[0]} and {targets[1]}")
+    if not args.cell:
+        print(f"no cell is given: it will be found from the peaks of {dataset}")
+    if group is None:
+        print("no space group is given: one with all rotations of the lattice will be assumed; set it when it is known")
     print(_copy_profiles(directory))
 
 
@@ -112,7 +133,8 @@ runs: config/runs.tsv
 # Frames that one job processes. A job should last minutes.
 chunk_size: 2000
 
-# What is merged together: cell, space group, and d_min (the highest resolution of the merged data, angstrom) on request.
+# What is merged together: cell, space group, and d_min (the highest resolution of the merged data, angstrom) on request. A cell that is
+# null is found from the peaks (`snakemake cell` stops there); a space group that is null is taken from the lattice: set it when you know.
 datasets:
 {indented}
 
