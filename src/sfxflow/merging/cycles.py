@@ -78,13 +78,13 @@ class Run:
             ]
         )
 
-    def cycle(self, cycle):
-        """One cycle: merge, then fit the crystals to it, then the curve."""
+    def cycle(self, cycle, group=None, n_groups=1):
+        """One cycle: merge, then fit the crystals to it, or each to its own group, then the curve."""
         if cycle == 0:
             self.state[:, 0], self.prior[:] = scaling.start(self)
             self.current[:] = self.prior
         else:
-            self.merge()
+            self.merge(group, n_groups)
         fitted = self.fitted
         fitted[0] = 1
         fitted[1] = cycle >= _B_FROM
