@@ -8,10 +8,12 @@ it the peaks that it leaves over lie between its points, on frame after frame.
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 
 from sfxflow.cell import parameters_of
 from sfxflow.indexing.lattice import reduce_basis, reduced_reciprocal, sublattice_basis, sublattice_tests
 from sfxflow.indexing.search import log10_binomial_tail
+from sfxflow.small_matrices import inverse3, solve_in_place
 
 #: log10 of the likelihood ratio (true pairs among chance ones, against chance alone) that a refined lattice must reach, in all and for
 #: each of its peaks. Simulated right lattices have 2.4 or more a peak, wide mosaicity and many false peaks included; wrong cells, whose
@@ -113,17 +115,37 @@ def evidence_of(refined, members, q, lattice):
     """
     true_pairs = refined.inlier > 0.5
     # Primitive indices: conventional ones of a centred cell would always lie on a sub-lattice.
-    primitive = refined.hkl[true_pairs] @ np.rint(np.linalg.inv(lattice.from_reduced.T) * 6).astype(int) // 6
-    off = np.count_nonzero((primitive @ _FORMS.T) % _MODULI, axis=0)
-    others = q[~members]
-    indices = others @ np.linalg.inv(reduced_reciprocal(refined.reciprocal, lattice)).T
-    # To the nearest multiple of form / modulus plus a whole number: multiples 1 and, for thirds, 2 = -1.
-    between = np.zeros((len(others), len(_FORMS)), dtype=bool)
-    for sign in (1, -1):
-        away = indices[:, None, :] - sign * _FORMS / _MODULI[:, None]
-        away -= np.rint(away)
-        between |= np.einsum("ijk,ijk->ij", away, away) < SUPERLATTICE_TOLERANCE**2
-    return Evidence(int(true_pairs.sum()), off, int(members.sum()), len(others), between.sum(axis=0))
+    primitive = np.rint(refined.hkl[true_pairs] @ lattice.to_reduced.T)
+    off = np.zeros(len(_FORMS), dtype=np.int64)
+    count_off(primitive, _FORMS, _MODULI, off)
+    indices = q[~members] @ inverse3(reduced_reciprocal(refined.reciprocal, lattice)).T
+    between = np.zeros(len(_FORMS), dtype=np.int64)
+    count_between(indices, _FORMS, _MODULI, SUPERLATTICE_TOLERANCE, between)
+    return Evidence(int(true_pairs.sum()), off, int(members.sum()), len(indices), between)
+
+
+@njit(cache=True)
+def count_off(hkl, forms, moduli, counts):
+    """Add to `counts` the number of reflections off each sub-lattice, (form . hkl) divisible by its modulus."""
+    for i in range(hkl.shape[0]):
+        for j in range(forms.shape[0]):
+            value = forms[j, 0] * hkl[i, 0] + forms[j, 1] * hkl[i, 1] + forms[j, 2] * hkl[i, 2]
+            counts[j] += value % moduli[j] != 0
+
+
+@njit(cache=True)
+def count_between(indices, forms, moduli, tolerance, counts):
+    """Add to `counts` the number of points within `tolerance` of hkl + form / modulus or hkl - form / modulus, for whole hkl."""
+    for i in range(indices.shape[0]):
+        for j in range(forms.shape[0]):
+            near = False
+            for sign in (-1.0, 1.0):
+                distance2 = 0.0
+                for r in range(3):
+                    away = indices[i, r] + sign * forms[j, r] / moduli[j]
+                    distance2 += (away - np.rint(away)) ** 2
+                near |= distance2 < tolerance * tolerance
+            counts[j] += near
 
 
 def superlattice_log10_p(evidence, least_share):
@@ -231,25 +253,43 @@ def unrestrained_cell(refined, peaks, wavelength, pixel_size):
     wavelength, pixel_size : float
         Angstrom, metre.
     """
-    k = 1.0 / wavelength
-    h = refined.hkl.astype(float)
-    scale = k / peaks.distance
-    along_beam = np.array([0.0, 0.0, k])
+    scale = 1.0 / (wavelength * peaks.distance)
     q = peaks.q - scale * np.array([refined.offsets[0], refined.offsets[1], 0.0])
-    normal = q + along_beam
-    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
     across = (refined.position_sigma * pixel_size * scale) ** 2
     along = max(across, np.average(refined.excitation_error**2, weights=refined.inlier + 1e-9))
-    # In units of 1 / across: 1 across the normal, across / along along it.
-    weight = np.eye(3) + (across / along - 1.0) * normal[:, :, None] * normal[:, None, :]
-    weight *= refined.inlier[:, None, None]
-    # Unknowns are the nine elements of B in q = B h, row by row.
-    left = np.einsum("irs,ij,ik->rjsk", weight, h, h).reshape(9, 9)
-    right = np.einsum("irs,is,ij->rj", weight, q, h).reshape(9)
+    left, right = _unrestrained_equations(q, refined.hkl, refined.inlier, across / along, 1.0 / wavelength)
     ridge = 1e-3 * np.trace(left) / 9.0
     left += ridge * np.eye(9)
-    right += ridge * refined.reciprocal.reshape(9)
-    return parameters_of(np.linalg.solve(left, right).reshape(3, 3))
+    right += ridge * refined.reciprocal.reshape(9, 1)
+    if not solve_in_place(left, right):
+        return np.full(6, np.nan)
+    return parameters_of(right.reshape(3, 3))
+
+
+@njit(cache=True)
+def _unrestrained_equations(q, hkl, inlier, along_weight, k):
+    """Normal equations for the nine elements of B in q = B h, row by row.
+
+    Weights are 1 across the normal of the Ewald sphere and `along_weight` along it, times the probability of a true pair.
+    """
+    left, right = np.zeros((9, 9)), np.zeros((9, 1))
+    normal, weight = np.empty(3), np.empty((3, 3))
+    for i in range(q.shape[0]):
+        if inlier[i] < 1e-3:
+            continue
+        norm = np.sqrt(q[i, 0] ** 2 + q[i, 1] ** 2 + (q[i, 2] + k) ** 2)
+        for r in range(3):
+            normal[r] = (q[i, r] + (k if r == 2 else 0.0)) / norm
+        for r in range(3):
+            for s in range(3):
+                weight[r, s] = inlier[i] * ((1.0 if r == s else 0.0) + (along_weight - 1.0) * normal[r] * normal[s])
+        for r in range(3):
+            for s in range(3):
+                for a in range(3):
+                    right[3 * r + a, 0] += weight[r, s] * q[i, s] * hkl[i, a]
+                    for b in range(3):
+                        left[3 * r + a, 3 * s + b] += weight[r, s] * hkl[i, a] * hkl[i, b]
+    return left, right
 
 
 def cell_difference(first, second):

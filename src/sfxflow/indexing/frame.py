@@ -11,6 +11,7 @@ from sfxflow.indexing.known_cell import index_lattice
 from sfxflow.indexing.lattice import Lattice, conventional_reciprocal, prepare_lattice, reduced_reciprocal
 from sfxflow.indexing.refine import RefinedLattice, refine_lattice, sigma_of_q
 from sfxflow.indexing.search import nearest_rotation
+from sfxflow.small_matrices import inverse3
 
 #: More peaks than this make the search slower, not better: only the strongest take part in it. All take part in the refinement.
 MOST_PEAKS = 400
@@ -211,7 +212,7 @@ def refined_from_search(reduced, tolerance, peaks, target, to_panel, wavelength,
     size = abs(np.linalg.det(reduced)) ** (1.0 / 3.0)
     refined = [
         refine_lattice(
-            conventional_reciprocal(reduced @ np.linalg.inv(variant), target.lattice),
+            conventional_reciprocal(reduced @ inverse3(variant), target.lattice),
             target.cell,
             peaks,
             to_panel,
@@ -220,7 +221,7 @@ def refined_from_search(reduced, tolerance, peaks, target, to_panel, wavelength,
             pixel_size=pixel_size,
             profile=profile,
         )
-        for variant in (np.eye(3), *target.lattice.variants)
+        for variant in (np.eye(3), *target.lattice.variants.astype(float))
     ]
     if len(refined) == 1:
         return refined[0]
@@ -237,7 +238,7 @@ def _log10_of_cell(reciprocal, cell):
 
 def index_deviations(reciprocal, q):
     """Largest deviation of the three indices of each peak from whole numbers."""
-    indices = q @ np.linalg.inv(reciprocal).T
+    indices = q @ inverse3(reciprocal).T
     return np.abs(indices - np.rint(indices)).max(axis=1)
 
 
@@ -257,12 +258,12 @@ def lattice_members(refined, q, lattice, wavelength, profile=None):
 
 def misorientation(first, second, lattice):
     """Smallest angle (degree) between two orientations of one lattice, over its symmetry."""
-    to_reduced = lattice.from_reduced
-    first = np.linalg.inv(to_reduced) @ np.linalg.inv(first)
-    second = np.linalg.inv(to_reduced) @ np.linalg.inv(second)
+    first = reduced_reciprocal(first, lattice)
+    second = np.linalg.inv(reduced_reciprocal(second, lattice))
     smallest = 180.0
     for operator in lattice.operators:
-        rotation = nearest_rotation(np.ascontiguousarray(np.linalg.inv(operator @ first) @ second))
+        # The operators are a group: each stands here for its inverse.
+        rotation = nearest_rotation(first @ operator @ second)
         cosine = np.clip((np.trace(rotation) - 1.0) / 2.0, -1.0, 1.0)
         smallest = min(smallest, float(np.degrees(np.arccos(cosine))))
     return smallest

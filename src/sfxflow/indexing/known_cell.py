@@ -12,6 +12,7 @@ import numpy as np
 
 from sfxflow.indexing import search
 from sfxflow.indexing.lattice import half_sphere
+from sfxflow.indexing.rotations import rotations_about
 
 #: Scattering vectors up to this length (1/angstrom) must still fit when a sampled direction is half a step off.
 REFERENCE_Q = 0.25
@@ -20,6 +21,8 @@ SEARCH_PEAKS = 120
 VECTOR_TOLERANCES = np.array([0.3, 0.2, 0.15, 0.12])
 CELL_TOLERANCES = np.array([0.3, 0.25, 0.2, 0.16, 0.14, 0.12])
 CELL_STIFFNESS = np.array([0.02, 0.02, 0.02, 0.002, 0.002, 0.002])
+#: So many passes see only the peaks of lowest resolution; a quarter of the cells goes on to the others.
+FIRST_PASSES = 3
 SIGNIFICANCE_TOLERANCES = np.array([0.06, 0.09, 0.12, 0.16, 0.2])
 
 
@@ -98,34 +101,29 @@ def index_lattice(q, weight, lattice, max_log10_p, deviation=0.06):
 
 
 def _search(q, weight, lattice, effort, deviation):
-    lengths = np.linalg.norm(lattice.reduced, axis=1)
+    lengths = np.sqrt((lattice.reduced**2).sum(axis=1))
     length = float(lengths[effort.axis])
-    lowest = np.argsort(np.einsum("ij,ij->i", q, q))[:SEARCH_PEAKS]
-    near, near_weight = q[lowest], weight[lowest]
+    from_beam = np.argsort((q * q).sum(axis=1), kind="stable")
+    q, weight = q[from_beam], weight[from_beam]
+    near, near_weight = q[:SEARCH_PEAKS], weight[:SEARCH_PEAKS]
 
     x, y, z = _directions(length, effort.sampling)
     qx, qy, qz = np.ascontiguousarray(near.T, dtype=np.float32)
     scores = search.score_directions(x, y, z, qx, qy, qz, near_weight.astype(np.float32), np.float32(16.0))
     top = search.largest(scores, effort.vectors)
     vectors = np.stack([x[top], y[top], z[top]], axis=1).astype(np.float64)
-    scores = search.refine_vectors(vectors, q, weight, length, VECTOR_TOLERANCES, deviation)
+    scores = search.refine_vectors(vectors, near, near_weight, length, VECTOR_TOLERANCES, deviation)
     kept = search.distinct_vectors(vectors, scores, 0.01 * length, effort.distinct)
     if len(kept) == 0:
         return None
 
-    others = np.delete(lengths, effort.axis)
-    cosines, sines = _angles(float(others.max()))
-    cells = search.rotations_about(
-        vectors[kept],
-        lattice.reduced,
-        effort.axis,
-        not lattice.two_fold[effort.axis],
-        near,
-        near_weight,
-        cosines,
-        sines,
-        effort.distinct,
+    cosines, sines = _angles(float(np.delete(lengths, effort.axis).max()))
+    both_ways = not lattice.two_fold[effort.axis]
+    cells = rotations_about(
+        vectors[kept], lattice.reduced, effort.axis, both_ways, near, near_weight, cosines, sines, effort.distinct
     )
     target = np.linalg.inv(lattice.reduced)
-    reciprocal, score = search.fit_best_cell(cells, target, q, weight, CELL_TOLERANCES, CELL_STIFFNESS)
+    reciprocal, score = search.fit_best_cell(
+        cells, target, q, weight, CELL_TOLERANCES, CELL_STIFFNESS, SEARCH_PEAKS, FIRST_PASSES, effort.distinct // 4
+    )
     return reciprocal if score > 0 else None

@@ -37,6 +37,8 @@ class Lattice:
         Rows of the reduced primitive cell, shortest first, right-handed, angstrom.
     from_reduced : ndarray, shape (3, 3)
         conventional = from_reduced @ reduced; indices transform alike, hkl_conventional = from_reduced @ hkl_reduced.
+    to_reduced : ndarray, shape (3, 3)
+        Its inverse.
     two_fold : tuple of bool
         For each reduced axis: a proper symmetry operation of the lattice turns it round.
     operators : ndarray of int, shape (n, 3, 3)
@@ -50,6 +52,7 @@ class Lattice:
     conventional: np.ndarray
     reduced: np.ndarray
     from_reduced: np.ndarray
+    to_reduced: np.ndarray
     two_fold: tuple
     operators: np.ndarray
     variants: np.ndarray
@@ -70,11 +73,13 @@ def prepare_lattice(parameters, centering="P"):
     # What only nearly is a symmetry operation (beta = 90.3 degrees) gives another lattice, which has to be tried.
     exact = lattice_operators(reduced, tolerance=1e-4)
     two_fold = tuple(any(np.array_equal(op[i], -np.eye(3, dtype=int)[i]) for op in exact) for i in range(3))
+    from_reduced = np.rint(conventional @ np.linalg.inv(reduced))
     return Lattice(
         parameters=tuple(parameters),
         conventional=conventional,
         reduced=reduced,
-        from_reduced=np.rint(conventional @ np.linalg.inv(reduced)),
+        from_reduced=from_reduced,
+        to_reduced=np.linalg.inv(from_reduced),
         two_fold=two_fold,
         operators=lattice_operators(reduced),
         variants=_variants(exact, lattice_operators(reduced, tolerance=VARIANT_TOLERANCE)),
@@ -151,12 +156,12 @@ def lattice_operators(basis, tolerance=0.01):
 
 def conventional_reciprocal(reduced_reciprocal, lattice):
     """Columns a*, b*, c* of the conventional cell from those of the reduced one."""
-    return np.linalg.inv(lattice.from_reduced @ np.linalg.inv(reduced_reciprocal))
+    return reduced_reciprocal @ lattice.to_reduced
 
 
 def reduced_reciprocal(reciprocal, lattice):
     """Columns a*, b*, c* of the reduced cell from those of the conventional one."""
-    return np.linalg.inv(np.linalg.inv(lattice.from_reduced) @ np.linalg.inv(reciprocal))
+    return reciprocal @ lattice.from_reduced
 
 
 def sublattice_tests():

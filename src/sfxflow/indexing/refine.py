@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sfxflow.cell import parameters_of, reciprocal_matrix
+from sfxflow.cell import parameters_of, real_matrix, reciprocal_matrix
 from sfxflow.indexing.lattice import PRIMITIVE
 from sfxflow.indexing.mixture import estimate
 from sfxflow.indexing.residuals import chance_density, radial_directions
 from sfxflow.indexing.search import nearest_rotation
+from sfxflow.small_matrices import inverse3
 
 #: Standard deviations of the priors: cell length (relative), cell angle (degree).
 CELL_LENGTH_PRIOR = 0.02
@@ -165,7 +166,7 @@ def refine_lattice(
     free = free_parameters(cell.lattice_type, cell.unique_axis)
     primitive = PRIMITIVE[cell.centering]
     standard = reciprocal_matrix(start)
-    rotation = nearest_rotation(reciprocal @ np.linalg.inv(standard))
+    rotation = nearest_rotation(reciprocal @ real_matrix(start))
     q = peaks.q
     lengths = np.linalg.norm(q, axis=1)
     if profile is None:
@@ -186,7 +187,7 @@ def refine_lattice(
     cell_weight = np.concatenate(
         [1.0 / (CELL_LENGTH_PRIOR * start[:3]) ** 2, np.full(3, 1.0 / CELL_ANGLE_PRIOR**2)],
     )
-    density = chance_density(peaks.panel, peaks.position, to_panel, k, standard @ np.linalg.inv(primitive))
+    density = chance_density(peaks.panel, peaks.position, to_panel, k, standard @ inverse3(primitive))
     found, offsets, hkl, inlier, residuals, position_sigma, profile_sigma, log_ratio = estimate(
         start, free, rotation, offsets, offset_sigmas, cell_weight, q, primitive, shares, radial, spread, peaks.panel,
         peaks.position, to_panel, k, relative_width, width_weight, density, max(0.3, start_sigma / (k * pixel_angle)),

@@ -1,4 +1,4 @@
-"""Kernels of the known-cell search: directions of one axis, rotation about it, and the fit of a whole cell.
+"""Kernels of the known-cell search: directions of one axis, and the fit of a whole cell.
 
 All of them score how near the projections of the scattering vectors on real-space vectors are to whole numbers (Steller,
 Bolotovsky & Rossmann 1997, J. Appl. Cryst. 30, 1036, doi:10.1107/S0021889897008777), with a parabola that is zero outside a
@@ -13,8 +13,11 @@ from numba import njit
 from sfxflow.small_matrices import determinant3, inverse3, product3
 
 _BLOCK = 256
+_N_BINS = 1024
 #: No NaN-related flags: only what lets the compiler use fused operations.
 _FUSED = {"contract", "nsz"}
+#: As well: sums in any order, so that several terms are added at once.
+_REORDERED = {"contract", "nsz", "reassoc"}
 
 
 @njit(cache=True, fastmath=_FUSED)
@@ -50,10 +53,35 @@ def score_directions(x, y, z, qx, qy, qz, weight, inverse_tolerance2):
 
 
 def largest(scores, count):
-    """Positions of the `count` largest scores, largest first."""
-    count = min(count, len(scores))
-    positions = np.argpartition(scores, len(scores) - count)[len(scores) - count :]
-    return positions[np.argsort(-scores[positions], kind="stable")]
+    """Positions of the `count` largest scores, largest first, equal ones in the order in which they stand."""
+    candidates = _not_among_the_smallest(scores, count)
+    return candidates[np.argsort(-scores[candidates], kind="stable")[:count]]
+
+
+@njit(cache=True)
+def _not_among_the_smallest(scores, count):
+    """Positions of all scores from the bin of a histogram up in which the `count`-th largest is."""
+    n = scores.shape[0]
+    lowest, highest = np.inf, -np.inf
+    for i in range(n):
+        lowest, highest = min(lowest, scores[i]), max(highest, scores[i])
+    if n <= count or highest <= lowest:
+        return np.arange(n)
+    per_bin = np.zeros(_N_BINS, np.int64)
+    scale = (_N_BINS - 1) / (highest - lowest)
+    for i in range(n):
+        per_bin[int((scores[i] - lowest) * scale)] += 1
+    first, total = _N_BINS, 0
+    while total < count:
+        first -= 1
+        total += per_bin[first]
+    chosen = np.empty(total, np.int64)
+    total = 0
+    for i in range(n):
+        if int((scores[i] - lowest) * scale) >= first:
+            chosen[total] = i
+            total += 1
+    return chosen
 
 
 @njit(cache=True)
@@ -73,6 +101,46 @@ def solve3(m, rhs, out):
     z = (c02 * rhs[0] + c12 * rhs[1] + c22 * rhs[2]) / det
     out[0], out[1], out[2] = x, y, z
     return True
+
+
+@njit(cache=True, fastmath=_REORDERED)
+def _vector_sums(vector, qx, qy, qz, weight, tolerance, m, rhs):
+    """Set m = sum w q q^T and rhs = sum w n q over the peaks whose projection on the vector is within `tolerance` of a whole number n."""
+    x, y, z = vector[0], vector[1], vector[2]
+    xx, xy, xz, yy, yz, zz = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    rx, ry, rz = 0.0, 0.0, 0.0
+    for i in range(qx.shape[0]):
+        a, b, c = qx[i], qy[i], qz[i]
+        projection = x * a + y * b + z * c
+        nearest = np.rint(projection)
+        # A weight of zero in place of a branch: the processor then does several peaks at a time.
+        w = weight[i] if abs(projection - nearest) < tolerance else 0.0
+        wa, wb, wc = w * a, w * b, w * c
+        xx += wa * a
+        xy += wa * b
+        xz += wa * c
+        yy += wb * b
+        yz += wb * c
+        zz += wc * c
+        rx += wa * nearest
+        ry += wb * nearest
+        rz += wc * nearest
+    m[0, 0], m[0, 1], m[0, 2] = xx, xy, xz
+    m[1, 0], m[1, 1], m[1, 2] = xy, yy, yz
+    m[2, 0], m[2, 1], m[2, 2] = xz, yz, zz
+    rhs[0], rhs[1], rhs[2] = rx, ry, rz
+
+
+@njit(cache=True, fastmath=_REORDERED)
+def _parabola_score(vector, qx, qy, qz, weight, tolerance):
+    """Sum of w max(0, 1 - (f / tolerance)^2)."""
+    x, y, z = vector[0], vector[1], vector[2]
+    total = 0.0
+    for i in range(qx.shape[0]):
+        projection = x * qx[i] + y * qy[i] + z * qz[i]
+        f = (projection - np.rint(projection)) / tolerance
+        total += weight[i] * max(0.0, 1.0 - f * f)
+    return total
 
 
 @njit(cache=True)
@@ -97,23 +165,13 @@ def refine_vectors(vectors, q, weight, length, tolerances, deviation):
         Scores; -1 where the vector left the allowed length.
     """
     scores = np.full(vectors.shape[0], -1.0)
+    qx, qy, qz = q[:, 0].copy(), q[:, 1].copy(), q[:, 2].copy()
     m = np.empty((3, 3))
     rhs = np.empty(3)
     for p in range(vectors.shape[0]):
         v = vectors[p]
         for tolerance in tolerances:
-            for r in range(3):
-                rhs[r] = 0.0
-                for s in range(3):
-                    m[r, s] = 0.0
-            for i in range(q.shape[0]):
-                projection = v[0] * q[i, 0] + v[1] * q[i, 1] + v[2] * q[i, 2]
-                nearest = np.rint(projection)
-                if abs(projection - nearest) < tolerance:
-                    for r in range(3):
-                        rhs[r] += weight[i] * nearest * q[i, r]
-                        for s in range(3):
-                            m[r, s] += weight[i] * q[i, r] * q[i, s]
+            _vector_sums(v, qx, qy, qz, weight, tolerance, m, rhs)
             ridge = 0.002 * (m[0, 0] + m[1, 1] + m[2, 2])
             stretch = length / math.sqrt(v[0] ** 2 + v[1] ** 2 + v[2] ** 2)
             for r in range(3):
@@ -122,14 +180,8 @@ def refine_vectors(vectors, q, weight, length, tolerances, deviation):
             if not solve3(m, rhs, v):
                 break
         norm = math.sqrt(v[0] ** 2 + v[1] ** 2 + v[2] ** 2)
-        if abs(norm / length - 1.0) > deviation:
-            continue
-        total = 0.0
-        for i in range(q.shape[0]):
-            projection = v[0] * q[i, 0] + v[1] * q[i, 1] + v[2] * q[i, 2]
-            f = (projection - np.rint(projection)) / 0.2
-            total += weight[i] * max(0.0, 1.0 - f * f)
-        scores[p] = total
+        if abs(norm / length - 1.0) <= deviation:
+            scores[p] = _parabola_score(v, qx, qy, qz, weight, 0.2)
     return scores
 
 
@@ -160,113 +212,6 @@ def _distinct(vectors, order, tolerance, count):
             kept[n] = p
             n += 1
     return kept[:n]
-
-
-@njit(cache=True, fastmath=_FUSED)
-def score_rotations(along, first, second, weight, second_axis, third_axis, cosines, sines, scores):
-    """Add to `scores` the score of each rotation of the two other axes about a known one.
-
-    Parameters
-    ----------
-    along, first, second : ndarray of float32, shape (m,)
-        Components of the scattering vectors along the known axis and along two directions perpendicular to it.
-    weight : ndarray of float32, shape (m,)
-    second_axis, third_axis : sequence of 3 floats
-        Components of the two other axes in the same frame, before rotation, angstrom.
-    cosines, sines : ndarray of float32, shape (n,)
-        Of the angles to try.
-    scores : ndarray of float32, shape (n,)
-    """
-    n = cosines.shape[0]
-    one, nothing, eight = np.float32(1.0), np.float32(0.0), np.float32(8.0)
-    for i in range(along.shape[0]):
-        b0 = second_axis[0] * along[i]
-        b1 = second_axis[1] * first[i] + second_axis[2] * second[i]
-        b2 = second_axis[1] * second[i] - second_axis[2] * first[i]
-        c0 = third_axis[0] * along[i]
-        c1 = third_axis[1] * first[i] + third_axis[2] * second[i]
-        c2 = third_axis[1] * second[i] - third_axis[2] * first[i]
-        w = weight[i]
-        for j in range(n):
-            b = b0 + b1 * cosines[j] + b2 * sines[j]
-            c = c0 + c1 * cosines[j] + c2 * sines[j]
-            fb = b - np.rint(b)
-            fc = c - np.rint(c)
-            scores[j] += w * max(nothing, one - (fb * fb + fc * fc) * eight)
-
-
-def rotations_about(vectors, basis, axis, both_ways, q, weight, cosines, sines, count):
-    """Whole cells with one axis along a given vector: the best rotations about each of several vectors.
-
-    Parameters
-    ----------
-    vectors : ndarray, shape (p, 3)
-        Candidates for the axis, angstrom.
-    basis : ndarray, shape (3, 3)
-        Rows of the reduced target cell.
-    axis : int
-        Which row of `basis` the vectors are.
-    both_ways : bool
-        Try -v as well (no symmetry operation of the lattice turns the axis round).
-    q, weight : ndarray, shape (m, 3) and (m,)
-    cosines, sines : ndarray of float32
-    count : int
-        Number of cells wanted.
-
-    Returns
-    -------
-    ndarray, shape (n, 3, 3)
-        Rows of the candidate cells, best first.
-    """
-    second, third = (axis + 1) % 3, (axis + 2) % 3
-    length = np.linalg.norm(basis[axis])
-    frame = np.array(_frames_along(basis[axis][None], basis[second]))[:, 0]
-    b_axis, c_axis = (frame @ basis[second]).astype(np.float32), (frame @ basis[third]).astype(np.float32)
-    if both_ways:
-        vectors = np.concatenate([vectors, -vectors])
-    helper = np.eye(3)[np.argmin(np.abs(vectors), axis=1)]
-    along, first, across = _frames_along(vectors, helper)
-    scores = _score_all_rotations(vectors, along, first, across, q, weight, b_axis, c_axis, cosines, sines)
-    is_peak = (scores >= np.roll(scores, 1, axis=1)) & (scores >= np.roll(scores, -1, axis=1))
-    best = largest(np.where(is_peak, scores, 0).ravel(), count)
-    row, angle = np.divmod(best, len(cosines))
-    cosine, sine = cosines[angle][:, None], sines[angle][:, None]
-    turned_first = cosine * first[row] + sine * across[row]
-    turned_across = cosine * across[row] - sine * first[row]
-    cells = np.empty((len(best), 3, 3))
-    cells[:, axis] = length * along[row]
-    cells[:, second] = b_axis[0] * along[row] + b_axis[1] * turned_first + b_axis[2] * turned_across
-    cells[:, third] = c_axis[0] * along[row] + c_axis[1] * turned_first + c_axis[2] * turned_across
-    return cells
-
-
-def _frames_along(vectors, helper):
-    """Right-handed unit vectors: along each vector, and two perpendicular to it, the first in the plane of `helper`."""
-    along = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    first = helper - (along * helper).sum(axis=1, keepdims=True) * along
-    first /= np.linalg.norm(first, axis=1, keepdims=True)
-    return along, first, np.cross(along, first)
-
-
-@njit(cache=True)
-def _score_all_rotations(vectors, along, first, across, q, weight, b_axis, c_axis, cosines, sines):
-    """`score_rotations` about each vector, of the peaks that lie on its planes; shape (p, n)."""
-    m = q.shape[0]
-    a, f, s, w = np.empty(m, np.float32), np.empty(m, np.float32), np.empty(m, np.float32), np.empty(m, np.float32)
-    scores = np.zeros((vectors.shape[0], cosines.shape[0]), np.float32)
-    for p in range(vectors.shape[0]):
-        n = 0
-        for i in range(m):
-            x, y, z = q[i, 0], q[i, 1], q[i, 2]
-            projection = vectors[p, 0] * x + vectors[p, 1] * y + vectors[p, 2] * z
-            if abs(projection - np.rint(projection)) < 0.2:
-                a[n] = along[p, 0] * x + along[p, 1] * y + along[p, 2] * z
-                f[n] = first[p, 0] * x + first[p, 1] * y + first[p, 2] * z
-                s[n] = across[p, 0] * x + across[p, 1] * y + across[p, 2] * z
-                w[n] = weight[i]
-                n += 1
-        score_rotations(a[:n], f[:n], s[:n], w[:n], b_axis, c_axis, cosines, sines, scores[p])
-    return scores
 
 
 @njit(cache=True)
@@ -370,16 +315,23 @@ def fit_cell(reciprocal, target, q, weight, tolerances, stiffness):
 
 
 @njit(cache=True)
-def fit_best_cell(cells, target, q, weight, tolerances, stiffness):
-    """`fit_cell` from each of several starting cells (rows a, b, c): the best reciprocal cell and its score."""
-    best_score = -1.0
-    best = target.copy()
-    for i in range(cells.shape[0]):
-        reciprocal = inverse3(cells[i])
-        score = fit_cell(reciprocal, target, q, weight, tolerances, stiffness)
+def fit_best_cell(cells, target, q, weight, tolerances, stiffness, n_near, n_first, n_kept):
+    """`fit_cell` from each of several starting cells (rows a, b, c): the best reciprocal cell and its score.
+
+    The first `n_first` passes use only the first `n_near` peaks; the `n_kept` best cells go on with all peaks. Others as in `fit_cell`.
+    """
+    n = cells.shape[0]
+    fitted, scores = np.empty((n, 3, 3)), np.empty(n)
+    for i in range(n):
+        fitted[i] = inverse3(cells[i])
+        scores[i] = fit_cell(fitted[i], target, q[:n_near], weight[:n_near], tolerances[:n_first], stiffness[:n_first])
+    best_score, best = -1.0, target.copy()
+    order = np.argsort(-scores, kind="mergesort")
+    for i in order[:n_kept]:
+        score = fit_cell(fitted[i], target, q, weight, tolerances[n_first:], stiffness[n_first:])
         if score > best_score:
             best_score = score
-            best = reciprocal
+            best = fitted[i].copy()
     return best, best_score
 
 

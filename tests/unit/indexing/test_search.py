@@ -113,42 +113,6 @@ def test_distinct_vectors():
     assert search.distinct_vectors(vectors, scores, 0.1, 2).tolist() == [2, 1]
 
 
-def test_score_rotations_is_the_score_of_the_turned_axes(rng):
-    along, first, second = (0.2 * rng.standard_normal((3, 30))).astype(np.float32)
-    weight = rng.random(30).astype(np.float32)
-    b, c = (30.0 * rng.standard_normal((2, 3))).astype(np.float32)
-    angles = np.linspace(0, 2 * np.pi, 90, endpoint=False)
-    cosines, sines = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
-    got = np.zeros(len(cosines), np.float32)
-    search.score_rotations(along, first, second, weight, b, c, cosines, sines, got)
-    points = np.stack([along, first, second], axis=1).astype(float)
-    expected = []
-    for angle in angles:
-        turn = Rotation.from_rotvec([angle, 0, 0]).as_matrix()
-        squares = fractions(turn @ b, points) ** 2 + fractions(turn @ c, points) ** 2
-        expected.append(np.maximum(0.0, 1.0 - 8.0 * squares) @ weight)
-    np.testing.assert_allclose(got, expected, atol=2e-3)
-
-
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_rotations_about_an_axis_find_the_cell(rng, axis):
-    cell = (41.0, 53.0, 67.0, 82.0, 77.0, 69.0)
-    q, reciprocal = lattice_peaks(rng, 50, cell=cell)
-    basis = prepare_lattice(cell).reduced
-    true = np.linalg.inv(reciprocal)
-    angles = 2 * np.pi * np.arange(400) / 400
-    trial = (np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32))
-    candidates = np.array([[30.0, 20.0, 10.0], -true[axis]])
-    cells = search.rotations_about(candidates, basis, axis, True, q, np.ones(len(q)), *trial, 10)
-    assert cells.shape == (10, 3, 3)
-    for found in cells:
-        np.testing.assert_allclose(found @ found.T, basis @ basis.T, rtol=1e-5, atol=1e-2)
-    # The best is the true one to half a step, found by turning the candidate round.
-    np.testing.assert_allclose(cells[0], true, atol=67.0 * np.pi / 400 * 1.1)
-    only = search.rotations_about(candidates[1:], basis, axis, False, q, np.ones(len(q)), *trial, 1)
-    np.testing.assert_allclose(only[0][axis], -true[axis], atol=1e-6)
-
-
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(-1, 1), min_size=9, max_size=9), st.integers(0, 1000))
 def test_nearest_rotation_is_the_polar_factor(numbers, seed):
@@ -202,19 +166,30 @@ def test_fit_cell_without_peaks_of_a_lattice(rng):
     near_beam = 1e-4 * rng.standard_normal((8, 3))
     arrays = (np.array([0.3, 0.2]), np.array([0.02, 0.002]))
     assert search.fit_cell(target.copy(), target, near_beam, np.ones(8), *arrays) == 0.0
-    _, score = search.fit_best_cell(np.linalg.inv(target)[None], target, near_beam, np.ones(8), *arrays)
+    _, score = search.fit_best_cell(np.linalg.inv(target)[None], target, near_beam, np.ones(8), *arrays, 120, 1, 1)
     assert score == 0.0
 
 
-def test_fit_best_cell_is_the_best_of_its_starts(rng):
+@pytest.mark.parametrize(("n_first", "n_kept"), [(0, 4), (2, 4), (2, 1)])
+def test_fit_best_cell_is_the_best_of_its_starts(rng, n_first, n_kept):
     q, true = lattice_peaks(rng, 40)
+    q = q[np.argsort(np.linalg.norm(q, axis=1))]
     target = np.linalg.inv(prepare_lattice(CELL).reduced)
     starts = np.array([np.linalg.inv(Rotation.random(random_state=i).as_matrix() @ target) for i in range(4)])
     starts[2] = np.linalg.inv(true)
     tolerances, stiffness = np.array([0.3, 0.2, 0.12]), np.array([0.02, 0.002, 0.002])
-    best, score = search.fit_best_cell(starts, target, q, np.ones(len(q)), tolerances, stiffness)
+    best, score = search.fit_best_cell(starts, target, q, np.ones(len(q)), tolerances, stiffness, 20, n_first, n_kept)
     np.testing.assert_allclose(best, true, atol=2e-4)
     assert score > 30
+    # Few peaks in the first passes, all in the others.
+    expected = starts[2].copy()
+    for passes, peaks in ((slice(None, n_first), q[:20]), (slice(n_first, None), q)):
+        expected, expected_score = fitted_cell(
+            np.linalg.inv(expected) if passes.start is None else expected, target, peaks, np.ones(len(peaks)),
+            tolerances[passes], stiffness[passes],
+        )  # fmt: skip
+    np.testing.assert_allclose(best, expected, atol=1e-9)
+    assert score == pytest.approx(expected_score)
 
 
 @settings(max_examples=200, deadline=None)
