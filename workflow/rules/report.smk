@@ -5,6 +5,7 @@ Needs    results/{engine}/runs/{run}/frames.tsv
          results/{engine}/runs/{run}/{chunk}.integrated.h5
          results/{engine}/merged/{merger}/{dataset}/merged.h5
          results/{engine}/merged/{merger}/{dataset}/figures_of_merit.json
+         results/{engine}/cell/{dataset}/clusters.json where the config names no cell
          results/{engine}/merged/builtin/{dataset}/split/... where a dataset is split
 Provides results/report/index.html
 """
@@ -31,6 +32,7 @@ rule report:
             merger=config["mergers"],
             dataset=DATASETS,
         ),
+        cells=collect("results/{engine}/cell/{dataset}/clusters.json", engine=config["engines"], dataset=without_cell()),
         groups=split_files(groups=["figures_of_merit.json"]),
         differences=split_files(differences=["difference.json"]),
     output:
@@ -59,6 +61,7 @@ rule report:
             --frames {input.frames:q} \
             --n-frames {params.n_frames} \
             --integrated {input.integrated:q} \
+            --cells {input.cells:q} \
             --merged {input.merged:q} \
             --figures-of-merit {input.figures_of_merit:q} \
             --groups {input.groups:q} \

@@ -7,7 +7,6 @@ file, and the table of all forms beside it.
 Lengths are those for the geometry's camera length: where that is 1 % too long, they are 1 % too large.
 """
 
-import json
 import sys
 from dataclasses import dataclass
 
@@ -21,7 +20,8 @@ from sfxflow.indexing.forms import check_frame, find_forms
 from sfxflow.indexing.frame import FramePeaks, frame_peaks, panel_inverses, prepare_target, strength_weights
 from sfxflow.indexing.unknown_cell import find_cell, search_ball
 from sfxflow.io.cell_file import lattice_of, write_cell
-from sfxflow.io.files import provenance, provenance_json, written_whole
+from sfxflow.io.files import provenance, provenance_json
+from sfxflow.io.found_cell import values_of_cell, values_of_form, write_found_cell
 from sfxflow.io.geometry import read_geometry
 from sfxflow.io.peaks import PEAK_GROUP, read_peaks
 from sfxflow.io.table import open_chunk, read_rows
@@ -113,8 +113,7 @@ def run(args):
         cell = fitting
     warnings = _warnings(accepted, len(hits), group)
     values = _described(forms, hits, n_found, cell, group, warnings, args, settings)
-    with written_whole(args.clusters) as temporary:
-        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    write_found_cell(args.clusters, values)
     write_cell(args.output, cell, provenance_json(dict(vars(settings)), [*args.peaks, *args.geometry]))
     print(f"cell: {_words(cell)}; it indexes {len(accepted[0].indexed)} of {len(hits)} hits", file=sys.stderr)
     for warning in warnings:
@@ -259,36 +258,15 @@ def _warnings(accepted, n_hits, group):
 def _described(forms, hits, n_found, cell, group, warnings, args, settings):
     """Content of the JSON file."""
 
-    def of_cell(cell):
-        return {
-            "parameters": [round(x, 5) for x in cell.parameters],
-            "lattice_type": cell.lattice_type,
-            "centering": cell.centering,
-            "unique_axis": cell.unique_axis,
-        }
-
-    def of_form(form):
-        return {
-            "cell": of_cell(form.cell),
-            "accepted": form.accepted,
-            "frames_that_agree": len(form.members),
-            "indexed": len(form.indexed),
-            "indexed_share_of_those": round(form.member_share, 4),
-            "refused": form.reasons,
-            "missed_symmetry": form.pseudo,
-            "files": [hits[i].file for i in form.indexed],
-            "frames": [hits[i].frame for i in form.indexed],
-            "parameters": np.round(form.parameters, 4).tolist(),
-        }
-
+    files, frames = [hit.file for hit in hits], [hit.frame for hit in hits]
     return {
         "provenance": provenance(dict(vars(settings)), [*args.peaks, *args.geometry]),
-        "cell": of_cell(cell),
+        "cell": values_of_cell(cell),
         "space_group": (group or lattice_group(cell)).xhm(),
         "space_group_given": group is not None,
         "hits": len(hits),
         "hits_with_a_lattice": n_found,
         "peak_files": list(args.peaks),
         "warnings": warnings,
-        "forms": [of_form(form) for form in forms],
+        "forms": [values_of_form(form, files, frames) for form in forms],
     }

@@ -17,10 +17,12 @@ import sfxflow
 from sfxflow.errors import InputError
 from sfxflow.io.figures_of_merit import read_difference, read_figures_of_merit
 from sfxflow.io.files import provenance, written_whole
+from sfxflow.io.found_cell import read_found_cell
 from sfxflow.io.frame_account import count_by_status, read_frame_account
 from sfxflow.io.merged import read_merged
 from sfxflow.io.provenance import parse_provenance, read_provenance
 from sfxflow.io.table import open_chunk, read_rows
+from sfxflow.report.cell import FoundCell, cell_warnings
 from sfxflow.report.contents import Dataset, Origin, Run, reasons_of
 from sfxflow.report.page import page
 from sfxflow.report.warnings import dataset_warnings, run_warnings
@@ -43,6 +45,13 @@ def add_arguments(parser):
     )
     parser.add_argument(
         "--integrated", nargs="*", default=[], metavar="FILE", help="chunk files, for cells and warnings"
+    )
+    parser.add_argument(
+        "--cells",
+        nargs="*",
+        default=[],
+        metavar="JSON",
+        help="crystal forms of datasets whose cell was found (sfxflow cell)",
     )
     parser.add_argument("--merged", nargs="*", default=[], metavar="FILE", help="merged files")
     parser.add_argument(
@@ -71,15 +80,29 @@ def run(args):
     expected = args.n_frames or [None] * len(args.frames)
     runs = [_read_run(path, n, chunks) for path, n in zip(args.frames, expected, strict=True)]
     datasets = _with_groups(_read_datasets(args.merged, args.figures_of_merit, runs, chunks), args)
-    inputs = [*args.frames, *args.integrated, *args.merged, *args.figures_of_merit, *args.groups, *args.differences]
+    cells = [_read_cell(path) for path in args.cells]
+    inputs = [
+        *args.frames,
+        *args.cells,
+        *args.integrated,
+        *args.merged,
+        *args.figures_of_merit,
+        *args.groups,
+        *args.differences,
+    ]
     this = provenance(asdict(settings), inputs)
-    origins = _origins(runs, datasets, chunks)
+    origins = _grouped("Unit cells", {cell.path: cell.values["provenance"] for cell in cells}, apart=True)
+    origins += _origins(runs, datasets, chunks)
     origins.append(Origin("This page", [args.output], this))
-    text = page(settings.title, f"sfxflow {sfxflow.__version__}", runs, datasets, origins)
+    text = page(settings.title, f"sfxflow {sfxflow.__version__}", runs, datasets, origins, cells)
     with written_whole(args.output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(f"{args.output}: {_number(len(runs), 'run')}, {_number(len(datasets), 'dataset')}")
-    for warning in [*chain(*map(run_warnings, runs)), *chain(*map(dataset_warnings, datasets))]:
+    for warning in [
+        *chain(*map(cell_warnings, cells)),
+        *chain(*map(run_warnings, runs)),
+        *chain(*map(dataset_warnings, datasets)),
+    ]:
         if warning.serious:
             print(f"WARNING: {warning.where}: {warning.text}")
 
@@ -105,6 +128,11 @@ def _read_chunk(path):
                 f"{path}: holds no crystals ({error}); a file of integrated reflections is expected"
             ) from None
     return {"path": path, "warning": warning, "provenance": origin, **crystals}
+
+
+def _read_cell(path):
+    engine, name = _names(path, "cell", 1)
+    return FoundCell(engine, name[0], str(path), read_found_cell(path))
 
 
 def _read_run(path, n_expected, chunks):

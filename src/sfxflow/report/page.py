@@ -1,6 +1,7 @@
 """The page: warnings, summary, frame account, a section for each dataset, and where each number comes from."""
 
 from sfxflow.reflections import Status
+from sfxflow.report.cell import cell_section, cell_warnings
 from sfxflow.report.contents import merged_reasons, total
 from sfxflow.report.dataset import dataset_section
 from sfxflow.report.figures import STATUS_COLOURS, status_bar
@@ -20,7 +21,7 @@ _STATUS_WORDS = {
 }
 
 
-def page(title, program, runs, datasets, origins):
+def page(title, program, runs, datasets, origins, cells=()):
     """The whole page.
 
     Parameters
@@ -29,6 +30,7 @@ def page(title, program, runs, datasets, origins):
     runs : list of sfxflow.report.contents.Run
     datasets : list of sfxflow.report.contents.Dataset
     origins : list of sfxflow.report.contents.Origin
+    cells : sequence of sfxflow.report.cell.FoundCell
 
     Returns
     -------
@@ -36,10 +38,13 @@ def page(title, program, runs, datasets, origins):
     """
     sections = [
         _warnings_section(
-            [w for run in runs for w in run_warnings(run)] + [w for d in datasets for w in dataset_warnings(d)]
+            [w for cell in cells for w in cell_warnings(cell)]
+            + [w for run in runs for w in run_warnings(run)]
+            + [w for d in datasets for w in dataset_warnings(d)]
         ),
         summary_section(datasets, runs),
         _frames_section(runs),
+        cell_section(cells),
         [dataset_section(dataset, f"d{number}") for number, dataset in enumerate(datasets)],
         definitions_section(datasets),
         origins_section(origins),
@@ -47,6 +52,7 @@ def page(title, program, runs, datasets, origins):
     links = [
         ("summary", "Summary"),
         ("frames", "Frames"),
+        *([("cells", "Unit cells that were found")] if cells else []),
         *((f"d{number}", dataset.folder) for number, dataset in enumerate(datasets)),
         ("definitions", "Definitions"),
         ("origins", "Where the numbers come from"),
