@@ -27,7 +27,7 @@ if os.path.exists("sleep"):
 if arguments[0] == os.environ.get("FAILING_STAGE"):
     sys.exit("stand-in: this stage fails")
 outputs = [value for option, value in zip(arguments, arguments[1:])
-           if option in ("--output", "--json", "--tsv", "--mtz", "--unmerged", "--hkl", "--half1", "--half2")]
+           if option in ("--output", "--json", "--tsv", "--mtz", "--unmerged", "--hkl", "--half1", "--half2", "--proposal")]
 if arguments[0] == "simulate":
     outputs = [os.path.join(outputs[0], name) for name in ("frames_00.h5", "detector.geom", "demo.cell", "truth.hkl")]
 for path in outputs:
@@ -158,6 +158,8 @@ MESSAGES = {
     "builtin_peaks": "Finding peaks",
     "builtin_indexing": "Indexing",
     "builtin_integration": "Integrating",
+    "builtin_geometry": "Refining geometry",
+    "geometry": "Proposed geometries",
     "frames": "Gathering",
     "ambiguity": "Resolving",
     "builtin_merging": "Scaling",

@@ -393,6 +393,37 @@ def geometries_of_first_chunks(wildcards):
     return [RUNS[chunk.split("/")[0]]["geometry"] for chunk in first_chunks_of_dataset(wildcards)]
 
 
+def named_geometries(dataset):
+    """Geometries of a dataset's runs: the file's name without its ending, numbered where several have the same, to its path."""
+    named = {}
+    for path in dict.fromkeys(row["geometry"] for row in RUNS.values() if row["dataset"] == dataset):
+        stem = name = os.path.splitext(os.path.basename(path))[0]
+        while name in named:
+            name = f"{stem}_{len(named) + 1}"
+        named[name] = path
+    return named
+
+
+def names_of_geometries():
+    """Dataset and name of every geometry: lysozyme/detector, ..."""
+    return [f"{dataset}/{name}" for dataset in DATASETS for name in named_geometries(dataset)]
+
+
+def geometry_of_name(wildcards):
+    return named_geometries(wildcards.dataset)[wildcards.geometry]
+
+
+def chunks_of_geometry(wildcards):
+    """Chunks of those runs of the dataset that have the geometry: run1/0000, ..."""
+    path = geometry_of_name(wildcards)
+    rows = [run for run in runs_of_dataset(wildcards) if RUNS[run]["geometry"] == path]
+    return [f"{run}/{number:04d}" for run in rows for number in range(n_chunks(run))]
+
+
+def cell_of_builtin(wildcards):
+    return cell_file("builtin", wildcards.dataset)
+
+
 def first_of_chunk(wildcards):
     """Number of the chunk's first frame within the run."""
     return int(wildcards.chunk) * config["chunk_size"]

@@ -21,7 +21,6 @@ from sfxflow.geometry_refinement.refine import refine_geometry
 from sfxflow.geometry_refinement.search import at_place, index_all, search_beam
 from sfxflow.indexing.frame import prepare_target
 from sfxflow.indexing.refine import Profile
-from sfxflow.io.cell_file import check_cell, lattice_of, read_cell
 from sfxflow.io.files import provenance, written_whole
 from sfxflow.io.geom_edit import edited_geom, read_text
 from sfxflow.io.geom_writer import write_geom
@@ -30,7 +29,6 @@ from sfxflow.io.peaks import PEAK_GROUP, read_peaks
 from sfxflow.io.table import open_chunk, read_rows
 from sfxflow.reflections import Status
 from sfxflow.settings import Indexing
-from sfxflow.symmetry import space_group
 from sfxflow.units import wavelength
 
 #: The search runs by itself if a smaller share of the strongest hits is indexed.
@@ -60,7 +58,7 @@ def run(args):
     if len(args.peaks) != len(args.indexed):
         raise InputError(f"--indexed: {len(args.indexed)} files are given for {len(args.peaks)} peak files")
     detector = read_geometry(args.geometry)
-    cell = _cell(args)
+    cell, _ = options.cell_and_group(args.cell, args.space_group)
     arrays = panel_arrays(detector)
     pixel_size = options.pixel_size(arrays)
     inputs = [*args.peaks, *args.indexed, args.geometry, args.cell]
@@ -106,14 +104,6 @@ def run(args):
     values["search"] = _of_search(found, pixel_size)
     _write(args, refined.detector, {"geometry": args.geometry, **values, "provenance": origin})
     _tell(args, values)
-
-
-def _cell(args):
-    group = space_group(args.space_group)
-    cell = read_cell(args.cell)
-    check_cell(cell, group, args.cell)
-    lattice_type, centering, unique_axis = lattice_of(group)
-    return replace(cell, lattice_type=lattice_type, centering=centering, unique_axis=unique_axis)
 
 
 def _read_chunk(peaks, indexed, detector):
