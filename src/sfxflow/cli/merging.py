@@ -83,7 +83,7 @@ def run(args):
     if split:
         more["crystal_group"] = own_group
     if ways:
-        crystals["mode"] = ways.crystals["mode"]
+        crystals |= {"mode": ways.crystals["mode"], "mode_margin": ways.crystals["margin"]}
     attrs = {
         "provenance": provenance_json(
             vars(settings),
@@ -96,7 +96,7 @@ def run(args):
         "anomalous": settings.anomalous,
         "integrated": args.integrated,
         "partiality_model": merged.model,
-        **({"operators": ways.operators} if ways else {}),
+        **(ways.for_merged() if ways else {}),
         **{name: value for name, value in merged.summary.items() if isinstance(value, str | int | float)},
     }
     write_merged(args.output, merged.reflections, origin | crystals, merged.partiality | more, attrs, groups)

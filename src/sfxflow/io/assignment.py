@@ -74,6 +74,15 @@ class AssignmentFile:
             )
         return self.crystals["mode"][own].astype(np.int64), self.crystals["left_out"][own]
 
+    def for_merged(self):
+        """What the merged file says of the ways to index, as attributes."""
+        known = ("resolved", "told_apart", "median_margin", "chance_margin", "reference_used", "remarks")
+        return {
+            "operators": self.operators,
+            "operator_names": self.attrs["operator_names"],
+            **{f"ambiguity_{name}": self.attrs[name] for name in known},
+        }
+
 
 def _few(names):
     return ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "") if len(names) else "none"

@@ -4,6 +4,7 @@ import numpy as np
 
 from sfxflow.point_group import epsilon
 from sfxflow.report import figures as draw
+from sfxflow.report.ambiguity import ambiguity_part
 from sfxflow.report.contents import robust_spread
 from sfxflow.report.markup import NONE, count, element, fixed, is_number, joined, percent, table
 from sfxflow.report.split import split_part
@@ -57,6 +58,7 @@ def dataset_section(dataset, anchor):
         _cells(dataset, anchor),
         element("h3", "Merging"),
         _merging(dataset, anchor),
+        ambiguity_part(dataset, anchor),
         split_part(dataset, anchor),
         aria_labelledby=anchor,
         class_="dataset",

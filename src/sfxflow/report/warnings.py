@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sfxflow.reflections import Status
+from sfxflow.report.ambiguity import ambiguity_warnings
 from sfxflow.report.contents import SAME_ORIENTATION, same_orientation
 from sfxflow.report.markup import count, is_number, percent, share
 
@@ -77,7 +78,7 @@ def dataset_warnings(dataset):
     list of Warning_
     """
     where = f"{dataset.engine}, {dataset.merger}, dataset {dataset.name}"
-    found = [*_merging(dataset), *_figures(dataset), *_groups(dataset)]
+    found = [*_merging(dataset), *ambiguity_warnings(dataset), *_figures(dataset), *_groups(dataset)]
     if len(dataset.reciprocal) and dataset.space_group:
         part = same_orientation(dataset.reciprocal, dataset.space_group)
         if is_number(part) and part >= _ONE_ORIENTATION:
