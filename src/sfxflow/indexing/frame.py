@@ -7,7 +7,7 @@ import numpy as np
 from sfxflow.cell import parameters_of
 from sfxflow.geometry import lab_positions, scattering_vectors
 from sfxflow.indexing.acceptance import Evidence, evidence_of, refusal
-from sfxflow.indexing.known_cell import index_lattice
+from sfxflow.indexing.known_cell import CASCADE, THOROUGH_CASCADE, index_lattice
 from sfxflow.indexing.lattice import Lattice, conventional_reciprocal, prepare_lattice, reduced_reciprocal
 from sfxflow.indexing.refine import RefinedLattice, refine_lattice, sigma_of_q
 from sfxflow.indexing.search import nearest_rotation
@@ -25,8 +25,10 @@ VARIANT_LENGTH = 0.003
 VARIANT_ANGLE = 0.2
 #: Peaks within so many widths of a prediction belong to the lattice.
 REMOVED_SIGMAS = 4.0
-#: ... and all those this near in index space.
-REMOVED_INDEX = 0.25
+#: ... and all those as near in index space as so many times what its true pairs are (root mean square), within these bounds: crystals of
+#: wide mosaicity must not be found again, and the peaks of other lattices must stay.
+REMOVED_SPREADS = 3.0
+LEAST_REMOVED_INDEX, MOST_REMOVED_INDEX = 0.1, 0.25
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,9 @@ def index_candidates(peaks, target, to_panel, wavelength, pixel_size, settings, 
         if len(candidates) > MOST_PEAKS:
             candidates = candidates[np.argsort(-peaks.intensity[candidates], kind="stable")[:MOST_PEAKS]]
         weight = strength_weights(peaks.intensity[candidates])
-        reduced, log10_p, tolerance = index_lattice(peaks.q[candidates], weight, target.lattice, cut)
+        reduced, log10_p, tolerance = index_lattice(
+            peaks.q[candidates], weight, target.lattice, cut, cascade=CASCADE if accepted else THOROUGH_CASCADE
+        )
         if reduced is None or log10_p >= cut:
             reason = "no significant lattice"
             break
@@ -253,7 +257,9 @@ def lattice_members(refined, q, lattice, wavelength, profile=None):
         )
     near = refined.distance < REMOVED_SIGMAS * refined.position_sigma
     near &= np.abs(refined.excitation_error) < REMOVED_SIGMAS * width
-    return near | (index_deviations(reduced_reciprocal(refined.reciprocal, lattice), q) < REMOVED_INDEX)
+    deviations = index_deviations(reduced_reciprocal(refined.reciprocal, lattice), q)
+    spread = np.sqrt((refined.inlier * deviations**2).sum() / max(refined.inlier.sum(), 1e-9))
+    return near | (deviations < np.clip(REMOVED_SPREADS * spread, LEAST_REMOVED_INDEX, MOST_REMOVED_INDEX))
 
 
 def misorientation(first, second, lattice):

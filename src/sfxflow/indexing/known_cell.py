@@ -37,11 +37,19 @@ class Effort:
     share: float = 1.0
 
 
-#: Tried in this order until a lattice is significant. The second half is expensive: it runs only where the first found nothing.
+#: Tried in this order until a lattice is significant. All but the first two are expensive: they run only where those found nothing.
 CASCADE = (
     Effort(axis=0),
     Effort(axis=1),
     Effort(axis=0, vectors=500, distinct=60, sampling=1.1),
+    Effort(axis=0, share=0.8),
+)
+#: Where a frame has no lattice yet: few peaks among many false ones are still to be found.
+THOROUGH_CASCADE = (
+    Effort(axis=0),
+    Effort(axis=1),
+    Effort(axis=0, vectors=1000, distinct=100, sampling=1.1),
+    Effort(axis=1, vectors=1000, distinct=100, sampling=1.1),
     Effort(axis=0, share=0.8),
 )
 
@@ -60,7 +68,7 @@ def _angles(radius):
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
 
-def index_lattice(q, weight, lattice, max_log10_p, deviation=0.06):
+def index_lattice(q, weight, lattice, max_log10_p, deviation=0.06, cascade=THOROUGH_CASCADE):
     """Find the most significant lattice of a known cell in a set of scattering vectors.
 
     Parameters
@@ -74,6 +82,7 @@ def index_lattice(q, weight, lattice, max_log10_p, deviation=0.06):
         Search until log10 of the chance of a random fit is below.
     deviation : float
         Largest relative deviation of the searched axis from its length.
+    cascade : sequence of Effort
 
     Returns
     -------
@@ -84,7 +93,7 @@ def index_lattice(q, weight, lattice, max_log10_p, deviation=0.06):
         Radius in index space at which the lattice stands out most.
     """
     best = (None, 0.0, SIGNIFICANCE_TOLERANCES[-1])
-    for effort in CASCADE:
+    for effort in cascade:
         if effort.share < 1.0:
             strongest = np.argsort(-weight, kind="stable")[: int(effort.share * len(q))]
         else:
