@@ -54,12 +54,12 @@ def _runs(runs):
 
 def _rows(by, runs):
     """Run, frame, file, event and value of each frame, or of each file where its frames have the same value."""
-    if by.startswith("/"):
+    if by.endswith(".tsv"):
+        yield from _frames(runs, read_values(by, [run["run"] for run in runs]))
+    elif by.startswith("/"):
         values = EventValues(by)
         yield from _frames(runs, lambda run, frame, file, event: values.value(file, event))
         values.require_some()
-    elif by.endswith(".tsv"):
-        yield from _frames(runs, read_values(by, [run["run"] for run in runs]))
     else:
         for run in runs:
             for file in matching_files(run["frames"]):

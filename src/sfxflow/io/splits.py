@@ -103,7 +103,7 @@ def write_split(path, groups, rows, provenance):
             writer.writerow([*texts, canonical(value).replace("\t", " ").replace("\n", " "), name])
         if not any(counts[name] for name in groups.names):
             raise InputError(
-                f"split: no frame belongs to a group: {groups.by} has the values {shown(left)}; "
+                f"no frame belongs to a group: {groups.by} has the values {shown(left)}; "
                 f"the groups are {described(groups)}"
             )
     return counts, left
@@ -200,7 +200,7 @@ class EventValues:
         """Raise InputError if files were looked into and none holds the dataset."""
         if self._files and not self._found:
             raise InputError(
-                f"split: none of {len(self._files)} frame files holds the dataset {self.dataset}; {self._first_listing}"
+                f"none of {len(self._files)} frame files holds the dataset {self.dataset}; {self._first_listing}"
             )
 
     def _open(self, file, path):
