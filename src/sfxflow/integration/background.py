@@ -11,8 +11,8 @@ _CLIP_CYCLES = 3
 
 #: The plane needs so many pixels, so that its three parameters are well determined.
 _MIN_PLANE_PIXELS = 12
-#: Chi squared that two slopes must explain to be real; chance gives more once in 1000 reflections (2 degrees of freedom).
-_SIGNIFICANT = 13.8
+#: Chi squared that two slopes must explain to be real; chance gives more once in 100 reflections (2 degrees of freedom).
+_SIGNIFICANT = 9.2
 
 #: What `settings.Integration.background` says, as the kernels know it.
 MODES = {"flat": 0, "plane": 1, "auto": 2}

@@ -2,22 +2,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import ndtr
+from spot_simulator import BOUNDS, EVERYTHING, SIZE, add_spot
 
 from sfxflow.errors import InputError
 from sfxflow.integration.rings import integrate_rings
 
-SIZE = 400
-BOUNDS = np.array([[0, SIZE, 0, SIZE]])
 RADII = (3.0, 4.0, 6.0)
-EVERYTHING = (-np.inf, np.inf)
-
-
-def add_spot(expected, fs, ss, photons, sigma=0.6):
-    column, row = int(fs) - 6, int(ss) - 6
-    along_fs = np.diff(ndtr((np.arange(column, column + 14) - fs) / sigma))
-    along_ss = np.diff(ndtr((np.arange(row, row + 14) - ss) / sigma))
-    expected[row : row + 13, column : column + 13] += photons * np.outer(along_ss, along_fs)
 
 
 def integrate(data, fs, ss, gain=1.0, good=None, valid_range=EVERYTHING, bounds=BOUNDS, panel=None, **more):
