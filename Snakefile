@@ -22,6 +22,7 @@ include: "workflow/rules/ambiguity.smk"
 include: "workflow/rules/merging.smk"
 include: "workflow/rules/figures_of_merit.smk"
 include: "workflow/rules/export.smk"
+include: "workflow/rules/stream.smk"
 include: "workflow/rules/report.smk"
 
 

@@ -169,6 +169,7 @@ MESSAGES = {
     "group_figures_of_merit": "Judging group",
     "group_export": "Exporting group",
     "difference": "Subtracting group",
+    "stream": "Writing the stream",
     "report": "Writing the report",
 }
 

@@ -329,11 +329,16 @@ def runs_of_split(wildcards):
     return json.dumps(rows, sort_keys=True)
 
 
+def geometries_of_dataset(wildcards):
+    """Geometry files of the dataset's runs, each once."""
+    return list(dict.fromkeys(RUNS[run]["geometry"] for run in runs_of_dataset(wildcards)))
+
+
 def geometries_of_split(wildcards):
     """Geometry files that tell which events the frame files have; a column of the runs needs none."""
     if not is_per_frame(SPLITS[wildcards.dataset]["by"]):
         return []
-    return list(dict.fromkeys(RUNS[run]["geometry"] for run in runs_of_dataset(wildcards)))
+    return geometries_of_dataset(wildcards)
 
 
 def table_of_split(wildcards):
