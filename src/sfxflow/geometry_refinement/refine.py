@@ -13,6 +13,7 @@ from sfxflow.cell import parameters_of
 from sfxflow.errors import InputError
 from sfxflow.geometry import PanelArrays, panel_arrays
 from sfxflow.geometry_refinement import groups as grouping
+from sfxflow.geometry_refinement import notes as notes_on
 from sfxflow.geometry_refinement.crystals import Setting, Sums, summed
 from sfxflow.indexing.pool import EXCESS_SIGMA, LEAST_SHIFT_SIGMA
 from sfxflow.indexing.refine import CELL_LENGTH_PRIOR, FIRST_EXCESS_SIGMA, FIRST_SHIFT_SIGMA
@@ -29,12 +30,9 @@ PRIOR = 10.0
 DISTANCE_PRIOR = 0.03
 #: A direction that is not known better than this (pixel) is not determined.
 DETERMINED = 0.5
-#: Relative differences that are worth a note: of the camera length, and of the cell (crystals of one kind differ by some 0.3 %).
-DISTANCE_DIFFERS = 0.001
-CELL_DIFFERS = 0.005
-#: A panel whose peaks are explained less often than this share of the usual does not lie where the geometry says.
-MISPLACED = 0.5
 _BLOCK = 16
+#: Place of the camera length among the parameters (`parameters_of_groups`).
+_DISTANCE = 2
 
 
 @dataclass(frozen=True)
@@ -181,20 +179,58 @@ def refine_geometry(crystals, detector, cell, profile, settings, pixel_size, thr
     if len(groups) == 1 and len(detector.panels) == 1 and level != "overall":
         notes.append("the detector is a single panel: only the overall shift was refined")
 
-    pass_one = _first_setting(panel_arrays(detector), cell, profile, settings, pixel_size)
-    before = all_sums(crystals, list(range(len(crystals))), pass_one, threads)
-    active, more = _active_groups(groups, before, detector, settings.min_peaks)
+    first = _first_setting(panel_arrays(detector), cell, profile, settings, pixel_size)
+    before = all_sums(crystals, list(range(len(crystals))), first, threads)
+    if len(before.reciprocal) < LEAST_CRYSTALS:
+        raise InputError(
+            f"only {len(before.reciprocal)} of {len(crystals)} crystals fit this geometry and cell: check both, or search (search: always)"
+        )
+    misplaced, more = notes_on.misplaced_panels(before, detector)
+    notes += more
+    active, more = notes_on.groups_with_peaks(groups, before, misplaced, settings.min_peaks)
     notes += more
     if out_of_plane:
-        out_of_plane, more = _tilts_allowed(before, groups, pass_one.arrays, pixel_size, active)
+        parameters = grouping.parameters_of_groups(groups, first.arrays, pixel_size, active, True)
+        _, _, eigenvalues, directions = solved(
+            before, parameters, groups, first.arrays, np.full(len(parameters), PRIOR)
+        )
+        more = notes_on.undetermined_tilts(eigenvalues, directions, parameters, groups, DETERMINED)
         notes += more
-    notes += _misplaced(before, detector)
-    return _iterated(
-        crystals, detector, groups, active, out_of_plane, pass_one, before, settings, tuple(notes), threads
+        out_of_plane = not more
+    end = _iterated(crystals, groups, active, out_of_plane, first, before, threads)
+
+    clen = float(np.median([crystal.peaks.clen for crystal in crystals]))
+    sigma = float(np.sqrt(end.covariance[_DISTANCE, _DISTANCE]) * end.parameters[_DISTANCE].unit)
+    own_cell = np.median([parameters_of(reciprocal) for reciprocal in end.sums.reciprocal.values()], axis=0)
+    curvature = -float(np.median([offsets[2] for offsets in before.offsets.values()]))
+    stretch = end.setting.stretch
+    notes += notes_on.odd_panels(end.sums, detector, misplaced)
+    notes += notes_on.cell_and_distance(settings.distance, stretch / clen, sigma / clen, curvature, own_cell, cell)
+    arrays, value = _least_turned(end, groups)
+    proposed = grouping.with_arrays(detector, _kept(first.arrays, arrays))
+    return Refined(
+        detector=_stretched(proposed, stretch) if settings.distance else proposed,
+        groups=groups,
+        parameters=end.parameters,
+        value=value,
+        sigma=np.sqrt(np.maximum(np.diag(end.covariance), 0.0)),
+        covariance=end.covariance,
+        eigenvalues=end.eigenvalues,
+        weakest=end.directions[:, 0],
+        stretch=stretch,
+        stretch_sigma=sigma,
+        before=before,
+        after=end.sums,
+        used=tuple(sorted(end.sums.reciprocal)),
+        notes=tuple(notes),
+        passes=end.passes,
+        cell=own_cell,
+        distance=settings.distance,
     )
 
 
 def _first_setting(arrays, cell, profile, settings, pixel_size):
+    """Nothing is known yet of the offsets that all crystals have in common."""
     wide = (FIRST_SHIFT_SIGMA * pixel_size, FIRST_SHIFT_SIGMA * pixel_size, FIRST_EXCESS_SIGMA)
     return Setting(
         arrays=arrays,
@@ -206,129 +242,102 @@ def _first_setting(arrays, cell, profile, settings, pixel_size):
     )
 
 
-def _iterated(crystals, detector, groups, active, out_of_plane, setting, sums, settings, notes, threads):
+@dataclass(frozen=True)
+class _End:
+    """Where the passes ended."""
+
+    setting: Setting
+    sums: Sums
+    parameters: tuple
+    value: np.ndarray
+    covariance: np.ndarray
+    eigenvalues: np.ndarray
+    directions: np.ndarray
+    passes: int
+
+
+def _iterated(crystals, groups, active, out_of_plane, setting, sums, threads):
+    """Solve, move, refine the crystals again, until the step is small."""
     clen = float(np.median([crystal.peaks.clen for crystal in crystals]))
-    before, passes, stretch = sums, 0, 0.0
-    given = setting.arrays
-    total = None
+    value, passes = 0.0, 0
     while True:
         arrays = setting.arrays
         parameters = grouping.parameters_of_groups(groups, arrays, setting.pixel_size, active, out_of_plane)
-        prior = np.array(
-            [DISTANCE_PRIOR * clen / p.unit if p.freedom == "z" and p.group == 0 else PRIOR for p in parameters]
-        )
+        prior = np.full(len(parameters), PRIOR)
+        prior[_DISTANCE] = DISTANCE_PRIOR * clen / parameters[_DISTANCE].unit
         step, covariance, eigenvalues, directions = solved(sums, parameters, groups, arrays, prior)
-        total = step if total is None else total
-        if passes >= MOST_PASSES or (
-            passes > 1 and _largest_move(step, parameters, groups, arrays, setting) < SMALL_STEP
-        ):
-            break
-        total = step if passes == 0 else total + step
-        stretched = step[2] * parameters[2].unit
-        step = step.copy()
-        step[2] = 0.0
-        motions = (grouping.panel_motions(parameters, groups, arrays) @ step).reshape(-1, 6)
-        stretch += stretched
-        used = sorted(sums.reciprocal)
-        shifts = np.array([sums.offsets[i][:2] for i in used])
-        spread = 1.48 * np.median(np.abs(shifts - np.median(shifts, axis=0)), axis=0)
-        narrow = (*np.maximum(LEAST_SHIFT_SIGMA * setting.pixel_size, spread), EXCESS_SIGMA)
-        setting = replace(
-            setting,
-            arrays=grouping.moved(arrays, motions),
-            stretch=stretch,
-            profile=replace(setting.profile, offset_sigmas=narrow),
-        )
+        small = passes > 1 and _largest_move(step, parameters, groups, setting) < SMALL_STEP
+        if small or passes == MOST_PASSES:
+            return _End(setting, sums, parameters, value, covariance, eigenvalues, directions, passes)
+        value = value + step
+        setting = _after(step, setting, parameters, groups, sums)
         crystals = [
             replace(crystal, reciprocal=sums.reciprocal.get(i, crystal.reciprocal))
             for i, crystal in enumerate(crystals)
         ]
-        sums = all_sums(crystals, used, setting, threads)
+        sums = all_sums(crystals, sorted(sums.reciprocal), setting, threads)
         passes += 1
-    proposed = grouping.with_arrays(detector, _kept(given, setting.arrays))
-    if settings.distance:
-        proposed = _stretched(proposed, stretch)
-    sigma = float(np.sqrt(covariance[2, 2]) * parameters[2].unit)
-    own_cell = np.median([parameters_of(reciprocal) for reciprocal in sums.reciprocal.values()], axis=0)
-    curvature = -float(np.median([offsets[2] for offsets in before.offsets.values()]))
-    more = _of_distance(settings.distance, stretch / clen, sigma / clen, curvature, own_cell, setting.cell)
-    return Refined(
-        detector=proposed,
-        groups=groups,
-        parameters=parameters,
-        value=total,
-        sigma=np.sqrt(np.diag(covariance)),
-        covariance=covariance,
-        eigenvalues=eigenvalues,
-        weakest=directions[:, 0],
-        stretch=stretch,
-        stretch_sigma=sigma,
-        before=before,
-        after=sums,
-        used=tuple(sorted(sums.reciprocal)),
-        notes=(*notes, *more),
-        passes=passes,
-        cell=own_cell,
-        distance=settings.distance,
+
+
+def _after(step, setting, parameters, groups, sums):
+    """The setting after a step; from then on the crystals' own offsets are held as tightly as they agree."""
+    in_place = step.copy()
+    in_place[_DISTANCE] = 0.0
+    motions = (grouping.panel_motions(parameters, groups, setting.arrays) @ in_place).reshape(-1, 6)
+    shifts = np.array([offsets[:2] for offsets in sums.offsets.values()])
+    spread = 1.48 * np.median(np.abs(shifts - np.median(shifts, axis=0)), axis=0)
+    sigmas = (*np.maximum(LEAST_SHIFT_SIGMA * setting.pixel_size, spread), EXCESS_SIGMA)
+    return replace(
+        setting,
+        arrays=grouping.moved(setting.arrays, motions),
+        stretch=setting.stretch + step[_DISTANCE] * parameters[_DISTANCE].unit,
+        profile=replace(setting.profile, offset_sigmas=sigmas),
     )
 
 
-def _of_distance(asked, stretch, sigma, curvature, own_cell, cell):
-    """Notes on the camera length and the cell, which do not fit together if one of them is wrong.
-
-    Parameters
-    ----------
-    asked : bool
-        The camera length was refined with the cells held.
-    stretch, sigma : float
-        Relative change of the camera length, and its standard uncertainty.
-    curvature : float
-        The same from the excitation errors of free cells alone, that is from the Ewald sphere's curvature.
-    own_cell : ndarray, shape (6,)
-    cell : sfxflow.cell.Cell
-    """
-    if asked:
-        if abs(stretch - curvature) < CELL_DIFFERS:
-            return []
-        text = (
-            f"camera length and cell do not fit together: with the given cell the camera length changes by {100 * stretch:+.2f} %, but the "
-            f"curvature of the Ewald sphere says {100 * curvature:+.2f} %. The given cell seems to be "
-            f"{100 * abs(stretch - curvature):.1f} % too {'large' if stretch > curvature else 'small'}; correct it, or leave the "
-            "camera length alone (distance: false)"
-        )
-        return [text]
-    notes = []
-    if abs(stretch) > max(5.0 * sigma, DISTANCE_DIFFERS):
-        notes.append(
-            f"the camera length seems to be {100 * abs(stretch):.2f} % too {'short' if stretch > 0 else 'long'}; it was left alone, "
-            "distance: true refines it"
-        )
-    larger = np.median(own_cell[:3] / np.array(cell.parameters[:3])) - 1.0
-    if abs(larger) > CELL_DIFFERS:
-        notes.append(
-            f"the crystals' cells are {100 * abs(larger):.2f} % {'larger' if larger > 0 else 'smaller'} than the given one (median "
-            f"{' '.join(f'{x:.2f}' for x in own_cell)}): check the cell before the camera length is refined"
-        )
-    return notes
-
-
-def _largest_move(step, parameters, groups, arrays, setting):
-    """Farthest that a panel's middle or edge moves in a step, pixel; the camera length counts by what it moves at 45 degrees."""
+def _largest_move(step, parameters, groups, setting):
+    """Farthest that a panel's middle or corner moves in a step, pixel; along the beam a tenth counts."""
+    arrays = setting.arrays
     motions = (grouping.panel_motions(parameters, groups, arrays) @ step).reshape(-1, 6)
     half = 0.5 * np.linalg.norm(arrays.bounds[:, [3, 1]] - arrays.bounds[:, [2, 0]], axis=1) * setting.pixel_size
     shift = np.linalg.norm(motions[:, :2], axis=1) + 0.1 * np.abs(motions[:, 2])
     return float((shift + half * np.linalg.norm(motions[:, 3:], axis=1)).max() / setting.pixel_size)
 
 
+def _least_turned(end, groups):
+    """Panels and values after a turn of everything about the beam that leaves the median group unturned.
+
+    That turn can't be observed. With a mean of zero one panel that is turned a lot would turn all others.
+    """
+    turns = [
+        (i, end.value[i] * p.unit)
+        for i, p in enumerate(end.parameters)
+        if p.freedom == "turn" and groups[p.group].parent == 0
+    ]
+    arrays, value = end.setting.arrays, end.value.copy()
+    if not turns:
+        return arrays, value
+    angle = -float(np.median([turn for _, turn in turns]))
+    centres = grouping.panel_centres(arrays)
+    motions = np.zeros((len(centres), 6))
+    motions[:, :3] = angle * np.cross([0.0, 0.0, 1.0], centres)
+    motions[:, 5] = angle
+    for i, parameter in enumerate(end.parameters):
+        group = groups[parameter.group]
+        if group.parent == 0 and parameter.freedom in ("x", "y", "turn"):
+            own = motions[list(group.panels)].mean(axis=0)[grouping.ROWS[parameter.freedom]]
+            value[i] += own / parameter.unit
+    return grouping.moved(arrays, motions), value
+
+
 def _kept(given, refined):
     """`refined`, with what no step touched exactly as it was."""
-    same = {
-        name: np.where(
-            np.abs(getattr(refined, name) - getattr(given, name)) < 1e-15, getattr(given, name), getattr(refined, name)
-        )
-        for name in ("origin", "fs", "ss")
-    }
-    return PanelArrays(bounds=given.bounds, **same)
+
+    def chosen(name):
+        old, new = getattr(given, name), getattr(refined, name)
+        return np.where(np.abs(new - old) < 1e-15, old, new)
+
+    return PanelArrays(bounds=given.bounds, origin=chosen("origin"), fs=chosen("fs"), ss=chosen("ss"))
 
 
 def _stretched(detector, stretch):
@@ -337,55 +346,3 @@ def _stretched(detector, stretch):
         return replace(detector, clen=detector.clen + stretch)
     panels = tuple(replace(panel, origin=(*panel.origin[:2], panel.origin[2] + stretch)) for panel in detector.panels)
     return replace(detector, panels=panels)
-
-
-def _active_groups(groups, sums, detector, min_peaks):
-    """Groups that move by themselves; a note names those with too few peaks."""
-    matched = np.array([sums.n_matched[list(group.panels)].sum() for group in groups])
-    active = matched >= min_peaks
-    still = [
-        f"{group.name} ({int(n)})"
-        for group, n, on in zip(groups, matched, active, strict=True)
-        if not on and group.parent >= 0
-    ]
-    if not still:
-        return active, []
-    return active, [
-        f"fewer than {min_peaks} matched peaks (min_peaks), not moved by themselves but with the group that holds them: {', '.join(still)}"
-    ]
-
-
-def _misplaced(sums, detector):
-    """A note on panels whose peaks hardly any crystal explains."""
-    share = sums.n_matched / np.maximum(sums.n_peaks, 1.0)
-    usual = np.median(share[sums.n_peaks >= 20]) if np.any(sums.n_peaks >= 20) else 0.0
-    odd = [
-        f"{panel.name} ({100 * s:.0f} %)"
-        for panel, s, n in zip(detector.panels, share, sums.n_peaks, strict=True)
-        if n >= 20 and s < MISPLACED * usual
-    ]
-    if not odd:
-        return []
-    text = (
-        f"the crystals explain few of the peaks on {', '.join(odd)}, but {100 * usual:.0f} % on the others: these panels lie or are turned "
-        "several pixels off where the geometry has them, or see something else; correct them by hand first"
-    )
-    return [text]
-
-
-def _tilts_allowed(sums, groups, arrays, pixel_size, active):
-    """Whether distances and tilts of the groups are determined; a note if not."""
-    parameters = grouping.parameters_of_groups(groups, arrays, pixel_size, active, True)
-    _, _, eigenvalues, directions = solved(sums, parameters, groups, arrays, np.full(len(parameters), PRIOR))
-    weakest = eigenvalues[0]
-    if weakest > DETERMINED**-2.0:
-        return True, []
-    largest = np.argmax(np.abs(directions[:, 0]))
-    worst = parameters[largest]
-    known = f"{weakest**-0.5:.1f} pixel" if weakest > 0 else "nothing"
-    text = (
-        f"distances and tilts out of the plane were asked for but not refined: the crystals do not determine them (smallest eigenvalue "
-        f"{max(weakest, 0.0):.2g} / pixel^2: known to {known}, mostly {worst.freedom} of {groups[worst.group].name}); crystals of many "
-        "orientations with peaks at high angles are needed"
-    )
-    return False, [text]
