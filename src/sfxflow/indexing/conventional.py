@@ -308,10 +308,10 @@ def _about(main, two_fold, exact, angle):
     across = [v for v in two_fold if abs(v @ metric @ main) < 1e-6 * _length(v, exact) * _length(main, exact)]
     across = sorted(across, key=lambda v: _length(v, exact))
     for a, b in itertools.permutations([*across, *(-v for v in across)], 2):
-        cosine = (a @ metric @ b) / (_length(a, exact) * _length(b, exact))
-        if abs(_length(a, exact) - _length(across[0], exact)) < 1e-6 and abs(cosine - np.cos(np.radians(angle))) < 1e-6:
-            if abs(_length(b, exact) - _length(a, exact)) < 1e-6:
-                return np.array([a, b, main])
+        lengths = np.array([_length(across[0], exact), _length(a, exact), _length(b, exact)])
+        cosine = (a @ metric @ b) / (lengths[1] * lengths[2])
+        if np.ptp(lengths) < 1e-6 and abs(cosine - np.cos(np.radians(angle))) < 1e-6:
+            return np.array([a, b, main])
     return None
 
 

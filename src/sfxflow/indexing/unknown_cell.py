@@ -5,6 +5,7 @@ explains most peaks with the smallest volume is a primitive cell. One frame in t
 frames agree (`sfxflow.indexing.cell_clusters`).
 """
 
+import itertools
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,11 +13,13 @@ import numpy as np
 from numba import njit
 
 from sfxflow.indexing import search
-from sfxflow.indexing.lattice import half_sphere, reduce_basis, sublattice_tests
+from sfxflow.indexing.lattice import half_sphere, reduce_basis
 from sfxflow.small_matrices import inverse3
 
-#: A step along a vector's length or across it turns the phase of the outermost peaks that direct the search by this much.
+#: A step along a vector's length or across it changes its product with the outermost peaks that direct the search by this much ...
 PHASE_STEP = 0.35
+#: ... which are those up to this |q|, 1/angstrom. The number of vectors grows with its cube.
+REFERENCE_Q = 0.10
 #: Vectors are scored on so many peaks, those of lowest resolution.
 SEARCH_PEAKS = 48
 #: Peaks used after that: the strongest.
@@ -31,7 +34,28 @@ OFF_SUBLATTICE = 0.08
 #: Fewest peaks that a lattice must explain.
 LEAST_EXPLAINED = 8
 _WORDS = MOST_PEAKS // 64
-_FORMS, _MODULI = sublattice_tests()
+
+
+def sublattice_forms(moduli=(2, 3, 5, 7)):
+    """Linear forms that tell whether indices lie on a sub-lattice whose index is a prime number.
+
+    Returns
+    -------
+    forms : ndarray of int, shape (n, 3)
+        The first coefficient that is not 0 is 1.
+    moduli : ndarray of int, shape (n,)
+        hkl lies on sub-lattice i if (forms[i] @ hkl) % moduli[i] == 0.
+    """
+    found = [
+        (form, modulus)
+        for modulus in moduli
+        for form in itertools.product(range(modulus), repeat=3)
+        if next((x for x in form if x), 0) == 1
+    ]
+    return np.array([form for form, _ in found]), np.array([modulus for _, modulus in found])
+
+
+_FORMS, _MODULI = sublattice_forms()
 
 
 @dataclass(frozen=True)
@@ -57,7 +81,7 @@ class Ball:
 
 
 @lru_cache(maxsize=4)
-def search_ball(shortest, longest, reference_q=0.16):
+def search_ball(shortest, longest, reference_q=REFERENCE_Q):
     """The `Ball` of vectors from `shortest` to `longest` angstrom."""
     step = PHASE_STEP / reference_q
     vectors = []
@@ -97,11 +121,13 @@ def find_cell(q, weight, ball, n_vectors=1200, n_distinct=36):
     kept = search.distinct_vectors(vectors, scores, 0.04 * ball.shortest, n_distinct)
     if len(kept) < 3:
         return None, 0.0
-    triples, counts = best_triples(vectors[kept], member_masks(vectors[kept], q), 0.9, 8)
+    triples = best_triples(vectors[kept], member_masks(vectors[kept], q), 0.9, 8)
     best, best_p = None, 0.0
     for triple in triples:
         basis = reduce_basis(vectors[kept][triple])
-        reciprocal = np.linalg.inv(basis)
+        if not abs(np.linalg.det(basis)) > 1.0:
+            continue
+        reciprocal = np.ascontiguousarray(np.linalg.inv(basis))
         if not fit_free_cell(reciprocal, q, weight, CELL_TOLERANCES):
             continue
         log10_p, _ = search.significance(reciprocal, q, SIGNIFICANCE_TOLERANCES)
@@ -111,7 +137,7 @@ def find_cell(q, weight, ball, n_vectors=1200, n_distinct=36):
 
 
 def without_supercell(basis, q):
-    """Reduced basis of the lattice after division by 2 or 3 wherever all explained peaks lie on a sub-lattice.
+    """Reduced basis of the lattice after division by 2, 3, 5 or 7 wherever all explained peaks lie on a sub-lattice.
 
     Parameters
     ----------
@@ -136,13 +162,29 @@ def without_supercell(basis, q):
             return reduce_basis(basis)
         form, modulus = _FORMS[worst], _MODULI[worst]
         row = int(np.flatnonzero(form)[0])
-        form = form * int(form[row]) % modulus  # 2 x 2 = 1 modulo 3: the row's own factor becomes 1
         basis = basis.copy()
         basis[row] = form @ basis / modulus
 
 
 @njit(cache=True)
 def refine_free_vectors(vectors, q, weight, tolerances, shortest, longest):
+    """Least-squares refinement of real-space vectors, directions and lengths, against the peaks that they explain.
+
+    Parameters
+    ----------
+    vectors : ndarray, shape (p, 3)
+        Angstrom; changed in place.
+    q, weight : ndarray, shape (m, 3) and (m,)
+    tolerances : ndarray
+        Largest distance from a whole number, one pass each.
+    shortest, longest : float
+        Limits of the refined length, angstrom.
+
+    Returns
+    -------
+    ndarray, shape (p,)
+        Scores; -1 where the length left the limits.
+    """
     scores = np.full(vectors.shape[0], -1.0)
     m = np.empty((3, 3))
     rhs = np.empty(3)
@@ -161,6 +203,7 @@ def refine_free_vectors(vectors, q, weight, tolerances, shortest, longest):
                         rhs[r] += weight[i] * nearest * q[i, r]
                         for s in range(3):
                             m[r, s] += weight[i] * q[i, r] * q[i, s]
+            # Where peaks do not determine a direction the vector stays as it is.
             ridge = 0.002 * (m[0, 0] + m[1, 1] + m[2, 2])
             for r in range(3):
                 m[r, r] += ridge
@@ -181,6 +224,13 @@ def refine_free_vectors(vectors, q, weight, tolerances, shortest, longest):
 
 @njit(cache=True)
 def member_masks(vectors, q):
+    """The peaks on the planes of each vector as bits: peak i is bit i % 64 of word i // 64.
+
+    Returns
+    -------
+    ndarray of uint64, shape (p, 3)
+        Of at most `MOST_PEAKS` peaks.
+    """
     masks = np.zeros((vectors.shape[0], _WORDS), np.uint64)
     for p in range(vectors.shape[0]):
         for i in range(q.shape[0]):
@@ -192,6 +242,7 @@ def member_masks(vectors, q):
 
 @njit(cache=True)
 def _bits(word):
+    """Number of bits that are set, by sums of neighbours."""
     word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
     word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
     word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
@@ -200,6 +251,7 @@ def _bits(word):
 
 @njit(cache=True)
 def _triples(vectors, masks):
+    """All triples of vectors, how many peaks each explains, and the volume that it spans."""
     n = vectors.shape[0]
     total = n * (n - 1) * (n - 2) // 6
     triples = np.empty((total, 3), np.int64)
@@ -223,14 +275,30 @@ def _triples(vectors, masks):
 
 
 def best_triples(vectors, masks, share, n_best):
+    """Triples that explain nearly as many peaks as the best one, the smallest volume first.
+
+    Parameters
+    ----------
+    vectors : ndarray, shape (p, 3)
+    masks : ndarray of uint64, shape (p, w)
+        `member_masks`.
+    share : float
+        Of the largest number of explained peaks, that a triple must reach.
+    n_best : int
+
+    Returns
+    -------
+    ndarray of int, shape (n, 3)
+        One triple of each volume.
+    """
     triples, counts, volumes = _triples(vectors, masks)
     lengths = np.linalg.norm(vectors, axis=1)
+    # Three vectors in a plane, or nearly so, span no lattice.
     solid = volumes > 0.1 * lengths[triples].prod(axis=1)
-    solid &= volumes > 0.2 * np.sort(lengths)[:3].prod()
     counts = np.where(solid, counts, 0)
     enough = np.flatnonzero((counts >= share * counts.max()) & (counts > 0))
-    order = enough[np.argsort(volumes[enough] - 1e-6 * counts[enough], kind="stable")]
-    # Many triples span the same lattice: one of each volume.
+    order = enough[np.argsort(volumes[enough], kind="stable")]
+    # Many triples span the same lattice.
     kept, last = [], -1.0
     for t in order:
         if volumes[t] > 1.02 * last:
@@ -238,11 +306,26 @@ def best_triples(vectors, masks, share, n_best):
             last = volumes[t]
             if len(kept) == n_best:
                 break
-    return triples[kept], counts[kept]
+    return triples[kept]
 
 
 @njit(cache=True)
 def fit_free_cell(reciprocal, q, weight, tolerances):
+    """Least-squares fit of a reciprocal cell to the peaks that it explains.
+
+    Parameters
+    ----------
+    reciprocal : ndarray, shape (3, 3)
+        Columns a*, b*, c*, 1/angstrom; changed in place.
+    q, weight : ndarray, shape (m, 3) and (m,)
+    tolerances : ndarray
+        Largest distance |dh| of a peak that takes part, one pass each.
+
+    Returns
+    -------
+    bool
+        False where fewer than 6 peaks are explained.
+    """
     left = np.empty((3, 3))
     right = np.empty((3, 3))
     h = np.empty(3)
