@@ -1,23 +1,19 @@
-"""Right and wrong cells on simulated peak lists: how many lattices are accepted, and how well they fit.
+"""Right and wrong cells on simulated peak lists: on how many frames a lattice is accepted.
 
 For each preset of the simulator the right cell, multiples and parts of it, a cell 4 % off and other proteins' cells are tried on the
 same peaks. `docs/indexing.md` quotes what this prints.
 """
 
-import argparse
-from collections import Counter
 from dataclasses import replace
 
-import numpy as np
-from peak_lists import peak_list
+from index_runs import cell_of, index_run, simulated_run
+from table import Row, main
 
 from sfxflow.cell import Cell
-from sfxflow.indexing import frame
-from sfxflow.indexing.known_cell import index_lattice
-from sfxflow.io.cell_file import lattice_of
 from sfxflow.settings import Indexing
-from sfxflow.simulate.presets import preset
 
+#: Not those on which anything was chosen.
+SEED = 9073
 NAMES = ("lysozyme", "hexagonal", "monoclinic", "triclinic", "orthorhombic", "cubic", "large")
 SCENARIOS = ((10, 0), (25, 25), (60, 10))
 OTHERS = {
@@ -29,8 +25,8 @@ OTHERS = {
 
 def target_cells(experiment, name):
     """Name and cell of what is tried: the right cell first."""
-    lattice, centering, axis = lattice_of(experiment.gemmi_group)
-    right = Cell(*experiment.cell_parameters, lattice_type=lattice, centering=centering, unique_axis=axis)
+    right = cell_of(experiment)
+    lattice, centering = right.lattice_type, right.centering
     # A cubic cell with another c is tetragonal.
     one_axis = replace(right, lattice_type="tetragonal", unique_axis="c") if lattice == "cubic" else right
     cells = {
@@ -43,55 +39,47 @@ def target_cells(experiment, name):
         cells["primitive"] = replace(right, centering="P")
     elif lattice in ("orthorhombic", "tetragonal"):
         cells["I centred"] = replace(right, centering="I")
-    return cells | {other: cell for other, cell in OTHERS.items() if other != name}
+    return cells | {f"other: {other}": cell for other, cell in OTHERS.items() if other != name}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--presets", nargs="+", default=NAMES)
-    parser.add_argument("--n-frames", type=int, default=40)
-    args = parser.parse_args()
-    settings = Indexing()
-    ratios = {"right": [], "wrong": []}
-    print(
-        "preset        peaks  cell         significant accepted  log10 ratio a peak (5 %, median, 95 %)  refused because"
-    )
-    for name in args.presets:
-        experiment = preset(name, seed=5, blank_fraction=0.0, multi_fraction=0.0)
-        for n_peaks, n_outliers in SCENARIOS:
-            lists = [peak_list(experiment, i, n_peaks, n_outliers) for i in range(args.n_frames)]
-            lists = [made for made in lists if len(made[0]) >= 8]
+def accepted_frames(n_frames=40):
+    """Frames in all and those with a lattice, for each preset, scenario and cell.
+
+    Returns
+    -------
+    list of (name, (n_peaks, n_outliers), what, frames, accepted)
+    """
+    counts = []
+    for name in NAMES:
+        for scenario in SCENARIOS:
+            experiment, lists = simulated_run(name, n_frames, *scenario, 1, SEED)
             for what, cell in target_cells(experiment, name).items():
-                per_peak, reasons = tried(lists, frame.prepare_target(cell), experiment.pixel_size, settings)
-                ratios["right" if what == "right" else "wrong"] += per_peak
-                accepted = reasons.pop("", 0)
-                spread = " ".join(f"{x:6.2f}" for x in np.percentile(per_peak, (5, 50, 95))) if per_peak else ""
-                why = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
-                print(
-                    f"{name:12} {n_peaks:3}+{n_outliers:<3} {what:12} {len(per_peak):4} of {len(lists):<4} {accepted:8}  {spread:38}  {why}",
-                    flush=True,
-                )
-    for what, found in ratios.items():
-        if found:
-            spread = " ".join(f"{x:.2f}" for x in np.percentile(found, (0, 1, 5, 50, 95, 99, 100)))
-            print(f"all {what}: {len(found)} significant, log10 ratio a peak at 0 1 5 50 95 99 100 %: {spread}")
+                indexed = index_run(lists, cell, experiment.pixel_size, Indexing())
+                counts.append((name, scenario, what, len(lists), sum(map(bool, indexed.lattices))))
+    return counts
 
 
-def tried(lists, target, pixel_size, settings):
-    """log10 ratio a peak of each significant lattice, and how often each reason was given ('' where it was accepted)."""
-    per_peak, reasons = [], Counter()
-    for peaks, to_panel, wavelength, _ in lists:
-        weight = frame.strength_weights(peaks.intensity)
-        reduced, log10_p, tolerance = index_lattice(peaks.q, weight, target.lattice, settings.max_log10_p)
-        if reduced is None or log10_p >= settings.max_log10_p:
-            reasons["not significant"] += 1
-            continue
-        refined = frame.refined_from_search(reduced, tolerance, peaks, target, to_panel, wavelength, pixel_size)
-        members = frame.lattice_members(refined, peaks.q, target.lattice, wavelength)
-        reasons[frame.refusal(refined, members, peaks, target, settings)] += 1
-        per_peak.append(refined.log10_ratio / max((refined.inlier > 0.5).sum(), 1))
-    return per_peak, reasons
+def measure():
+    """Rows for the table."""
+    counts = accepted_frames()
+    kinds = list(dict.fromkeys(what.split(":")[0] for _, _, what, _, _ in counts))
+    rows = []
+    for kind in kinds:
+        of_kind = [row for row in counts if row[2].split(":")[0] == kind]
+        n_frames, n_accepted = (sum(row[i] for row in of_kind) for i in (3, 4))
+        share = 100 * n_accepted / n_frames
+        each = []
+        for scenario in SCENARIOS:
+            numbers = [row for row in of_kind if row[1] == scenario]
+            each.append(f"{scenario[0]}+{scenario[1]}: {sum(r[4] for r in numbers)} of {sum(r[3] for r in numbers)}")
+        if kind == "right":
+            reach, ok, worst = ">= 98 %", share >= 98.0, min(of_kind, key=lambda row: row[4] / row[3])
+        else:
+            reach, ok, worst = "<= 1 %", share <= 1.0, max(of_kind, key=lambda row: row[4] / row[3])
+        note = f"{', '.join(each)}; farthest off: {worst[0]} {worst[1][0]}+{worst[1][1]}, {worst[4]} of {worst[3]}"
+        rows.append(Row(f"frames that accept a lattice, cell {kind}", reach, share, "%", ok, note))
+    return rows
 
 
 if __name__ == "__main__":
-    main()
+    main(measure)
