@@ -263,3 +263,17 @@ def test_mask_of_the_geometry_is_an_input(finished):
     assert finished.planned() == {}
     mask.write_text("another mask")
     assert {"builtin_peaks", "builtin_integration"} <= finished.planned().keys()
+
+
+def test_a_stream_is_made_on_request_only(finished):
+    assert not (finished.folder / "results/builtin/streams").exists()
+    finished.snakemake("results/builtin/streams/lysozyme.stream")
+    call = calls_of(finished.folder, "stream")[-1]
+    assert [Path(path).parent.name for path in call["--integrated"]] == ["a", "a", "a", "b"]
+    assert [Path(path).name.removesuffix(".peaks.h5") for path in call["--peaks"]] == ["0000", "0001", "0002", "0000"]
+    assert call["--geometry"] == ["raw/one.geom", "raw/two.geom"] and call["--space-group"] == ["P43212"]
+    assert finished.planned("results/builtin/streams/lysozyme.stream") == {}
+    finished.config["merging"]["cycles"] = 9
+    assert finished.planned("results/builtin/streams/lysozyme.stream") == {}
+    finished.config["integration"] = {"inner_radius": 2.5}
+    assert finished.planned("results/builtin/streams/lysozyme.stream").keys() == {"builtin_integration", "stream"}

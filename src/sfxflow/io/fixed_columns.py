@@ -70,7 +70,7 @@ def _fill(out, integers, values, formats, letters, lengths, name_of_row, gap):
                 continue
             # A float32 times a small power of ten is exact in a double, and rint rounds halves to even as printf does.
             scaled = np.uint64(np.rint(abs(value) * 10.0**decimals))
-            at = _number(out, at, value < 0.0, scaled, width, decimals)
+            at = _number(out, at, np.signbit(value), scaled, width, decimals)
         at = _blanks(out, at, gap[values.shape[1]])
         name = name_of_row[row]
         for letter in range(lengths[name]):
