@@ -55,9 +55,12 @@ def run(args):
             f"{args.indexed}: does not hold the frames {wanted.start} to {wanted.stop - 1}; run the indexing of this chunk again"
         )
     rows_of_frame = _rows_by_frame(crystals["frame"])
+    wanted_frames = [int(account["frame"][i]) for i in rows_of_frame]
     tasks = [
-        (int(account["frame"][i]), {name: crystals[name][rows] for name in _PER_CRYSTAL})
-        for i, rows in rows_of_frame.items()
+        (frame, {name: crystals[name][rows] for name in _PER_CRYSTAL}, following)
+        for frame, rows, following in zip(
+            wanted_frames, rows_of_frame.values(), [*wanted_frames[1:], None], strict=False
+        )
     ]
 
     setup = (args.frames, detector, args.mask, settings, str(attributes["space_group"]))
@@ -155,12 +158,10 @@ class _Integrator:
 
     def geometry(self, clen, length):
         """Inverse panel matrices and highest |q| for a camera length and wavelength."""
-        if self._geometry[0] != (clen, length):
-            q_max = highest_q(self.arrays, clen, length)
-            if self.settings.d_min:
-                q_max = min(q_max, 1.0 / self.settings.d_min)
-            self._geometry = ((clen, length), panel_inverses(self.arrays, clen), q_max)
-        return self._geometry[1:]
+        if self._geometry[0] != clen:
+            self._geometry = (clen, panel_inverses(self.arrays, clen), highest_q(self.arrays, clen, 1.0))
+        q_max = self._geometry[2] / length
+        return self._geometry[1], min(q_max, 1.0 / self.settings.d_min) if self.settings.d_min else q_max
 
     def gain(self, frame):
         """Detector units a photon, from the geometry or else from the frame."""
@@ -188,11 +189,13 @@ def _limit(q_max, resolution, push_res):
 def _integrate_frame(integrator, task):
     """Reflections of one frame as columns, the number of each outcome, and whether the frame has a profile; or, as text, the reason why it
     could not be read."""
-    index, crystals = task
+    index, crystals, following = task
     try:
         frame = integrator.frames.read(index)
     except FrameError as error:
         return str(error)
+    if following is not None:
+        integrator.frames.announce(following)
     settings = integrator.settings
     length = wavelength(frame.photon_energy)
     to_panel, q_max = integrator.geometry(frame.clen, length)

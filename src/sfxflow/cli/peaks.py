@@ -112,6 +112,7 @@ def _peaks_of_frame(search, index):
     except FrameError as error:
         row["message"] = str(error)
         return row, np.zeros(0, PEAK)
+    search.frames.announce(index + 1)
     peaks = find_peaks(
         frame.data,
         search.prepared(frame.clen),

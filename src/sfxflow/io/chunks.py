@@ -6,6 +6,8 @@ unexpected, goes through h5py.
 """
 
 import itertools
+import math
+import os
 import zlib
 
 import h5py
@@ -20,6 +22,9 @@ except ImportError:  # no wheel for this platform: slower, the same result
     isal_zlib = zlib
 
 _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+
+#: A plane of more chunks than this is not announced.
+_MOST_ANNOUNCED = 64
 
 #: Numbers of HDF5's filters, and bitshuffle's number for LZ4.
 _GZIP, _SHUFFLE, _LZ4, _BITSHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, 32004, 32008
@@ -66,6 +71,36 @@ class PlaneReader:
             except (OSError, RuntimeError, ValueError, zlib.error, isal_zlib.error):
                 pass  # a chunk that was never written, or a corrupt one: h5py knows the difference
         self._read_h5py(leading, out)
+
+    def announce(self, leading):
+        """Tell the system that a plane will be read soon, so that it comes from the disk while something else is computed.
+
+        Only a hint: where the system, the file's driver or the layout does not allow it nothing happens.
+        """
+        if not hasattr(os, "posix_fadvise"):
+            return
+        try:
+            for offset, size in self._extents(tuple(leading)):
+                os.posix_fadvise(self.dataset.file.id.get_vfd_handle(), offset, size, os.POSIX_FADV_WILLNEED)
+        except (OSError, RuntimeError, ValueError, NotImplementedError, TypeError):
+            pass
+
+    def _extents(self, leading):
+        """(offset, size) in the file of what a plane's pixels are in."""
+        shape, chunks = self.dataset.shape, self.dataset.chunks
+        if (self._axis_ss, self._axis_fs) != (len(shape) - 2, len(shape) - 1) or self.dataset.is_virtual:
+            return []
+        if chunks is None:
+            start = self.dataset.id.get_offset()
+            plane = shape[-2] * shape[-1] * self.dataset.dtype.itemsize
+            number = int(np.ravel_multi_index(leading, shape[:-2])) if leading else 0
+            return [] if start is None else [(start + number * plane, plane)]
+        if math.ceil(shape[-2] / chunks[-2]) * math.ceil(shape[-1] / chunks[-1]) > _MOST_ANNOUNCED:
+            return []
+        corner = tuple(i // c * c for i, c in zip(leading, chunks, strict=False))
+        places = itertools.product(range(0, shape[-2], chunks[-2]), range(0, shape[-1], chunks[-1]))
+        stored = (self.dataset.id.get_chunk_info_by_coord((*corner, *place)) for place in places)
+        return [(chunk.byte_offset, chunk.size) for chunk in stored if chunk.byte_offset is not None]
 
     def _read_h5py(self, leading, out):
         where = [slice(None)] * self.dataset.ndim

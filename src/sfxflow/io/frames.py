@@ -182,6 +182,13 @@ class Frames:
             clen=self._number(reader, within, self.detector.clen, self.detector.clen_scale, "camera length", "m"),
         )
 
+    def announce(self, i):
+        """Say that frame `i` will be read soon, so that it comes from the disk while something else is computed; no more than a hint."""
+        if 0 <= i < self.n_frames:
+            number, within = self._place(i)
+            if self._current[0] == number:
+                self._current[1].announce(within)
+
     @property
     def valid_range(self):
         """Lowest and highest valid pixel value, floats."""
@@ -332,6 +339,9 @@ class ImageFrame:
     def read(self, i, slab):
         """Copy the frame into `slab`."""
         slab[...] = self._array[: slab.shape[0], : slab.shape[1]]
+
+    def announce(self, i):
+        """The frame is in memory."""
 
     def has_mask_per_event(self, panel, mask, other=None):
         """Never: an image has one mask."""

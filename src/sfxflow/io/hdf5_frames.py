@@ -1,5 +1,6 @@
 """The frames of one HDF5 file: events, pixels and values per event, through external links and virtual data sets."""
 
+import contextlib
 import itertools
 import os
 
@@ -206,6 +207,17 @@ class Hdf5Frames:
                 raise FrameError(f"{self.path} {self.event(i)}: {path} can't be read ({_short(error)})") from None
             except InputError as error:
                 raise FrameError(str(error)) from None
+
+    def announce(self, i):
+        """Tell the system that frame `i` will be read soon; no more than a hint."""
+        names, indices = self._event(i)
+        for block in self._blocks:
+            # One dataset for each event: opening the next one early would close this one.
+            if "%" in block.data:
+                return
+            with contextlib.suppress(OSError, RuntimeError, ValueError, KeyError, InputError):
+                reader, leading = self._reader(_filled(block.data, names), block, block.leading(indices))
+                reader.announce(leading)
 
     def _reader(self, path, block, leading):
         """The reader of a dataset and the indices in it; of a virtual data set, those of the file that has the frame."""

@@ -1,5 +1,7 @@
 """Chunks decoded in this process give what HDF5's own filters give, and damaged ones neither crash nor pass."""
 
+import os
+
 import h5py
 import hdf5plugin
 import numpy as np
@@ -119,3 +121,34 @@ def test_unshuffle_is_a_transposition_of_bytes(dtype):
     out = np.empty((3, 5), dtype=dtype)
     unshuffle_plane(raw, 2, 4, 6, out)
     np.testing.assert_array_equal(out, values[2, :3, :5])
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "bitshuffle/LZ4"])
+def test_announced_planes_are_where_their_bytes_lie(tmp_path, monkeypatch, compression):
+    data = RNG.integers(0, 200, (3, 2, 20, 30)).astype(np.uint16)
+    options = {"chunks": (1, 1, 8, 30), **COMPRESSIONS[compression]} if compression else {}
+    announced = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda fd, offset, size, advice: announced.append((offset, size, advice)))
+    with h5py.File(tmp_path / "c.h5", "w") as handle:
+        dataset = handle.create_dataset("d", data=data, **options)
+        handle.flush()
+        PlaneReader(dataset, ("%", "%", "ss", "fs")).announce((2, 1))
+        raw = (tmp_path / "c.h5").read_bytes()
+        if compression:
+            expected = [dataset.id.read_direct_chunk((2, 1, row, 0))[1] for row in (0, 8, 16)]
+        else:
+            expected = [data[2, 1].tobytes()]
+    assert [raw[offset : offset + size] for offset, size, _ in announced] == expected
+    assert {advice for *_, advice in announced} == {os.POSIX_FADV_WILLNEED}
+
+
+@pytest.mark.parametrize("driver", ["core", None])
+def test_what_cannot_be_announced_is_passed_over(tmp_path, driver, monkeypatch):
+    """A file without a descriptor, a chunk that was never written, frames that lie across the chunks."""
+    monkeypatch.setattr(os, "posix_fadvise", lambda *_: pytest.fail("announced"))
+    with h5py.File(tmp_path / "c.h5", "w", **({"driver": driver} if driver else {})) as handle:
+        dataset = handle.create_dataset("d", (3, 8, 9), "u2", chunks=(1, 8, 9), compression="gzip")
+        PlaneReader(dataset, ("%", "ss", "fs")).announce((1,))
+        PlaneReader(dataset, ("ss", "fs", "%")).announce((1,))
+        monkeypatch.delattr(os, "posix_fadvise")
+        PlaneReader(dataset, ("%", "ss", "fs")).announce((1,))

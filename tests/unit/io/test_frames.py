@@ -78,6 +78,28 @@ def test_every_layout_reads_the_same_values(tmp_path, layout, dtype):
             assert read.flags.c_contiguous
 
 
+def test_announcing_a_frame_changes_nothing_that_is_read(tmp_path):
+    """Also of frames that do not exist, of other files, of paths with the event in them, and of virtual data sets."""
+    data = some_frames(4)
+    write(tmp_path / "a.h5", data[:2], chunks=(1, ROWS, COLUMNS), compression="gzip")
+    write(tmp_path / "b.h5", data[2:], chunks=(1, ROWS, COLUMNS), compression="gzip")
+    with h5py.File(tmp_path / "v.h5", "w") as handle:
+        layout = h5py.VirtualLayout(data.shape, data.dtype)
+        for name, first in (("a.h5", 0), ("b.h5", 2)):
+            layout[first : first + 2] = h5py.VirtualSource(name, "/entry/data/data", (2, ROWS, COLUMNS))
+        handle.create_virtual_dataset("/entry/data/data", layout)
+        for i in range(4):
+            handle[f"/event{i}/data"] = data[i]
+    runs = ((tmp_path / "[ab].h5", geometry()), (tmp_path / "v.h5", geometry()))
+    runs += ((tmp_path / "v.h5", geometry(data="/%/data", dims=("ss", "fs"))),)
+    for pattern, detector in runs:
+        with open_frames(pattern, detector) as frames:
+            for i in range(4):
+                np.testing.assert_array_equal(frames.read(i).data, data[i])
+                for other in (i + 1, -1, 2, 100):
+                    frames.announce(other)
+
+
 def test_a_frame_that_was_never_written_has_the_fill_value(tmp_path):
     with h5py.File(tmp_path / "f.h5", "w") as handle:
         dataset = handle.create_dataset(
