@@ -44,7 +44,7 @@ def test_lattices_are_the_simulated_ones(demo):
     np.testing.assert_allclose(crystals["cell"][:, 3:], 90.0, atol=1e-3)
     assert attributes["warning"] == "" and tuple(attributes["cell"]) == (79.1, 79.1, 37.9, 90, 90, 90)
     assert attributes["space_group"] == "P 43 21 2"
-    assert np.all(crystals["n_peaks"] >= 6) and np.all(crystals["log10_p"] < -14)
+    assert np.all(crystals["n_peaks"] >= 6) and np.all(crystals["log10_p"] < attributes["max_log10_p"])
     assert np.all(crystals["rms_position"] < 1.5) and np.all(crystals["resolution"] > 1.8)
     provenance = json.loads(attributes["provenance"])
     assert {os.path.basename(entry["name"]) for entry in provenance["inputs"]} == {
@@ -100,6 +100,39 @@ def test_a_wrong_cell_is_told(demo, tmp_path, capsys, parameters):
     assert not np.any(frames["status"] == Status.indexed)
     refused = [text for text, status in zip(frames["message"], frames["status"], strict=True) if status == Status.hit]
     assert all(refused)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ((79.1, 79.1, 75.8), "2 times smaller, 37.9 79.1 79.1 90 90 90 when reduced"),
+        ((79.1, 79.1, 18.95), "2 times larger, 37.9 79.1 79.1 90 90 90 when reduced"),
+    ],
+    ids=["doubled", "halved"],
+)
+def test_the_run_says_which_multiple_of_the_cell_fits(demo, tmp_path, capsys, parameters, said):
+    assert main(with_cell(demo, tmp_path, *parameters)) == 0
+    _, crystals, attributes = read(tmp_path / "i.h5")
+    assert said in capsys.readouterr().err and said in attributes["warning"]
+    assert len(crystals["frame"]) == 0
+
+
+def test_the_significance_comes_from_the_run_or_from_the_settings(demo, tmp_path, capsys):
+    _, _, attributes = read(demo.indexed)
+    assert -20.0 < attributes["max_log10_p"] < -11.0
+    assert attributes["max_log10_p_from"] == "1% of 48 copies of hits with scrambled azimuths"
+    demo.ok("indexing", demo.peaks, tmp_path / "i.h5", "--settings", '{"max_log10_p": -20}')
+    _, crystals, attributes = read(tmp_path / "i.h5")
+    assert attributes["max_log10_p"] == -20.0 and attributes["max_log10_p_from"] == "settings"
+    assert "log10 P below -20.0 (settings)" in capsys.readouterr().err
+    assert np.all(crystals["log10_p"] < -20.0)
+    # One hit gives 12 copies: too few, and it is said.
+    first = int(crystals["frame"][0])
+    one = demo.ok("peaks", None, tmp_path / "p.h5", "--first", str(first), "--count", "1")
+    demo.ok("indexing", one, tmp_path / "one.h5")
+    _, _, attributes = read(tmp_path / "one.h5")
+    assert attributes["max_log10_p"] == -14.0
+    assert attributes["max_log10_p_from"] == "default: 12 copies of hits are too few to calibrate it"
 
 
 def test_no_hits_and_no_lattices_make_valid_files(demo, tmp_path, capsys):
