@@ -20,55 +20,15 @@ from sfxflow.errors import InputError
 from sfxflow.io.cell_file import lattice_of, write_cell
 from sfxflow.io.files import provenance_json, written_whole
 from sfxflow.io.geom_writer import write_geom
-from sfxflow.io.hkl import write_hkl
-from sfxflow.point_group import is_centric, point_group_name
+from sfxflow.io.simulated_truth import truth_rows, write_anomalous_truth, write_truth_list, write_truth_table
 from sfxflow.simulate.detector import DATA_PATH, ENERGY_PATH, MASK_PATH
 from sfxflow.simulate.geometry_errors import has_errors
-from sfxflow.symmetry import rotations
 from sfxflow.units import wavelength
 
 FORMATS = ("cxi", "nxmx", "nxmx_links")
 COMPRESSIONS = ("gzip", "bitshuffle", "none")
 #: Left on the disk for what HDF5 and the text files need beside the frames.
 _SPARE_BYTES = 2**20
-
-_TRUTH_COLUMNS = (
-    "frame",
-    "file",
-    "event",
-    "kind",
-    "photon_energy_eV",
-    "background",
-    "n_lattices",
-    "lattice",
-    "scale",
-    "B",
-    "R0",
-    "mosaicity",
-    *(f"{axis}star_{component}" for axis in "abc" for component in "xyz"),
-    "form",
-    "mode",
-    "state",
-    "laser_on",
-    "delay_ps",
-    "rings",
-    "shift_x",
-    "shift_y",
-    "clen",
-)
-_NOTES = {
-    "background": "mean photons per pixel",
-    "scale": "G: photons of a full reflection for one squared electron",
-    "B": "square angstrom: intensities fall by exp(-B / (2 d^2))",
-    "R0": "1/angstrom",
-    "mosaicity": "radian",
-    "astar_x ... cstar_z": "reciprocal axes in the laboratory, 1/angstrom",
-    "form": "1: of the second crystal form",
-    "mode": "twin law by which the lattice is indexed if its axes are laid as near to the laboratory's as it can be; 0: none",
-    "state": "1: the crystal is in the state that the laser makes",
-    "shift_x, shift_y": "of the pattern by the beam's drift, pixel",
-    "clen": "camera length, metre",
-}
 
 
 class SimulatedFiles:
@@ -224,7 +184,7 @@ class SimulatedFiles:
             energies[i] = truth.photon_energy
             self._laser.append((truth.laser_on, truth.delay))
             event = i if self.layout == "cxi" else first + i
-            self._truth += _truth_rows(truth, master, f"//{event}", self.experiment.pixel_size)
+            self._truth += truth_rows(truth, master, f"//{event}", self.experiment.pixel_size)
         return energies
 
     def _write_cxi(self, handle, energies):
@@ -340,26 +300,25 @@ class SimulatedFiles:
             self._text("detector.geom", lambda path: write_geom(path, experiment.stated_detector, self.provenance))
         else:
             (self.folder / "detector.geom").unlink(missing_ok=True)
+        lasered, anomalous = experiment.laser_fraction, experiment.heavy_atoms
         optional = {
             "true.geom": self._write_true_geom if has_errors(experiment) else None,
             f"{experiment.name}_second.cell": partial(self._write_cell, 1) if experiment.second_fraction else None,
-            "truth_on.hkl": partial(self._write_truth_list, 1, 0) if experiment.laser_fraction else None,
-            "truth_second.hkl": partial(self._write_truth_list, 0, 1) if experiment.second_fraction else None,
-            "truth_anomalous.hkl": partial(self._write_anomalous_truth, 0) if experiment.heavy_atoms else None,
+            "truth_on.hkl": self._list_writer(write_truth_list, 1, 0) if lasered else None,
+            "truth_second.hkl": self._list_writer(write_truth_list, 0, 1) if experiment.second_fraction else None,
+            "truth_anomalous.hkl": self._list_writer(write_anomalous_truth, 0, 0) if anomalous else None,
             "truth_on_anomalous.hkl": (
-                partial(self._write_anomalous_truth, 1)
-                if experiment.heavy_atoms and experiment.laser_fraction
-                else None
+                self._list_writer(write_anomalous_truth, 1, 0) if lasered and anomalous else None
             ),
         }
         self._text(f"{experiment.name}.cell", partial(self._write_cell, 0))
-        self._text("truth.hkl", partial(self._write_truth_list, 0, 0))
+        self._text("truth.hkl", self._list_writer(write_truth_list, 0, 0))
         for name, write in optional.items():
             if write is None:
                 (self.folder / name).unlink(missing_ok=True)
             else:
                 self._text(name, write)
-        self._text("truth.tsv", self._write_truth)
+        self._text("truth.tsv", lambda path: write_truth_table(path, self._truth, self.provenance))
 
     def _write_true_geom(self, path):
         write_geom(path, self.experiment.detector, self.provenance)
@@ -368,36 +327,14 @@ class SimulatedFiles:
         parameters, group = self.experiment.forms[form]
         write_cell(path, Cell(*parameters, *lattice_of(group)), self.provenance)
 
-    def _write_truth_list(self, state, form, path):
-        factors = self.experiment.factors_of(state, form)
-        name = point_group_name(self.experiment.forms[form][1])
-        note = "F squared of the simulated crystal, electron^2"
-        self._write_list(path, name, factors.unique, factors.unique_intensity, note)
-
-    def _write_anomalous_truth(self, state, path):
-        """Friedel mates apart; a centric reflection is its own mate and stands once."""
-        factors = self.experiment.factors_of(state, 0)
-        group = self.experiment.gemmi_group
-        pair = ~is_centric(factors.unique, rotations(group, friedel=False))
-        hkl = np.concatenate([factors.unique, -factors.unique[pair]])
-        intensity = np.concatenate([factors.plus, factors.minus[pair]])
-        note = "F squared of the simulated crystal, Friedel mates apart, electron^2"
-        self._write_list(path, point_group_name(group, friedel=False), hkl, intensity, note)
-
-    def _write_list(self, path, symmetry, hkl, intensity, note):
-        n = len(hkl)
-        write_hkl(path, symmetry, hkl, intensity, np.zeros(n), np.ones(n, dtype=int), (note, self.provenance))
+    def _list_writer(self, write, state, form):
+        """A function of a path that writes the intensities of a crystal form in a state."""
+        factors, group = self.experiment.factors_of(state, form), self.experiment.forms[form][1]
+        return lambda path: write(path, factors, group, self.provenance)
 
     def _text(self, name, write):
         write(self.folder / name)
         self._written.append(self.folder / name)
-
-    def _write_truth(self, path):
-        with written_whole(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as handle:
-            handle.write(f"# {self.provenance}\n")
-            handle.write("".join(f"# {name}: {meaning}\n" for name, meaning in _NOTES.items()))
-            handle.write("\t".join(_TRUTH_COLUMNS) + "\n")
-            handle.writelines("\t".join(row) + "\n" for row in self._truth)
 
 
 def _little_endian(dtype):
@@ -418,41 +355,3 @@ def _quantity(group, name, value, unit):
 
 def _rounded_up(value, dtype):
     return float(value) if dtype == "float32" else int(np.ceil(value))
-
-
-def _truth_rows(truth, file, event, pixel_size):
-    """One row a lattice; a blank has one row, its lattice 'none'."""
-    frame = [
-        str(truth.index),
-        file,
-        event,
-        truth.kind,
-        f"{truth.photon_energy:.4f}",
-        f"{truth.background:.5f}",
-        str(len(truth.lattices)),
-    ]
-    more = [
-        str(truth.state),
-        str(int(truth.laser_on)),
-        f"{truth.delay:.6g}",
-        truth.rings.kind if truth.rings else "none",
-        *(f"{value / pixel_size:.6g}" for value in truth.shift),
-        f"{truth.clen:.8g}",
-    ]
-    if not truth.lattices:
-        return [[*frame, "none", *["nan"] * (len(_TRUTH_COLUMNS) - len(frame) - len(more) - 1), *more]]
-    return [
-        [
-            *frame,
-            str(number),
-            f"{lattice.scale:.6e}",
-            f"{lattice.b_factor:.4f}",
-            f"{lattice.profile_radius:.6e}",
-            f"{lattice.mosaicity:.6e}",
-            *(f"{value:.10e}" for value in lattice.reciprocal.T.ravel()),
-            str(lattice.form),
-            str(lattice.mode),
-            *more,
-        ]
-        for number, lattice in enumerate(truth.lattices)
-    ]
