@@ -13,7 +13,7 @@ import numpy as np
 from sfxflow.geometry import panel_arrays
 from sfxflow.geometry_refinement.crystals import Crystal, placed_peaks
 from sfxflow.geometry_refinement.groups import with_arrays
-from sfxflow.indexing.frame import MOST_PEAKS, index_frame, panel_inverses, strength_weights
+from sfxflow.indexing.frame import index_frame, panel_inverses, strength_weights
 from sfxflow.indexing.known_cell import index_lattice
 from sfxflow.indexing.pool import pool_lattices
 from sfxflow.parallel import ordered_map
@@ -28,6 +28,8 @@ STEP_PIXEL = 4.0
 STEP_DISTANCE = 0.015
 #: Frames that the coarse grid is scored with.
 COARSE_FRAMES = 20
+#: Only so many of the strongest peaks of a frame are scored: enough for any lattice, and each place costs as much as there are.
+SCORED_PEAKS = 80
 #: How often the steps are halved around the best place.
 HALVINGS = 2
 #: Another place is taken if its score is higher by this part; what is refined there corrects what is left.
@@ -154,8 +156,8 @@ def _score(state, place):
     scores, significant = [], 0
     for frame in frames:
         peaks = placed_peaks(frame, shifted, frame.clen * (1.0 + place.stretch))
-        if len(peaks) > MOST_PEAKS:
-            peaks = peaks.subset(np.argsort(-peaks.intensity, kind="stable")[:MOST_PEAKS])
+        if len(peaks) > SCORED_PEAKS:
+            peaks = peaks.subset(np.argsort(-peaks.intensity, kind="stable")[:SCORED_PEAKS])
         # The first, quickest search has to do: no retries.
         _, log10_p, _ = index_lattice(peaks.q, strength_weights(peaks.intensity), target.lattice, 0.0)
         scores.append(max(0.0, CHANCE - log10_p) / max(len(peaks), 1))
