@@ -13,6 +13,7 @@ from sfxflow.indexing.frame import (
     index_candidates,
     misorientation,
     prepare_target,
+    searched_peaks,
     strength_weights,
 )
 from sfxflow.indexing.pool import pool_lattices
@@ -74,7 +75,8 @@ def run_cut(lists, lattice, settings):
     fits = []
     for i, copy in copies_of(frames):
         peaks = lists[i][0]
-        fits.append(chance_fit(peaks.q, strength_weights(peaks.intensity), lattice, [i, copy]))
+        searched = searched_peaks(peaks.intensity)
+        fits.append(chance_fit(peaks.q[searched], strength_weights(peaks.intensity[searched]), lattice, [i, copy]))
     cut = calibrated_cut(fits)
     return DEFAULT_LOG10_P if cut is None else cut
 

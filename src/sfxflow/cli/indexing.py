@@ -17,11 +17,11 @@ from sfxflow.geometry import panel_arrays
 from sfxflow.indexing.acceptance import believed, judge_run, proposed_cell
 from sfxflow.indexing.frame import (
     DEFAULT_LOG10_P,
-    MOST_PEAKS,
     frame_peaks,
     index_candidates,
     panel_inverses,
     prepare_target,
+    searched_peaks,
     strength_weights,
 )
 from sfxflow.indexing.pool import pool_lattices
@@ -198,9 +198,9 @@ def _significance_cut(setup, frames, hits, threads):
 def _chance_fit(indexer, task):
     i, copy = task
     peaks, _, _ = indexer.peaks(i)
-    strongest = np.argsort(-peaks.intensity, kind="stable")[:MOST_PEAKS]
-    weight = strength_weights(peaks.intensity[strongest])
-    return chance_fit(peaks.q[strongest], weight, indexer.target.lattice, [i, copy])
+    searched = searched_peaks(peaks.intensity)
+    weight = strength_weights(peaks.intensity[searched])
+    return chance_fit(peaks.q[searched], weight, indexer.target.lattice, [i, copy])
 
 
 def _index(indexer, i):

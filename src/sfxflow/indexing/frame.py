@@ -172,8 +172,7 @@ def index_candidates(peaks, target, to_panel, wavelength, pixel_size, settings, 
         candidates = np.flatnonzero(left)
         if len(candidates) < settings.min_peaks:
             break
-        if len(candidates) > MOST_PEAKS:
-            candidates = candidates[np.argsort(-peaks.intensity[candidates], kind="stable")[:MOST_PEAKS]]
+        candidates = candidates[searched_peaks(peaks.intensity[candidates])]
         weight = strength_weights(peaks.intensity[candidates])
         reduced, log10_p, tolerance = index_lattice(
             peaks.q[candidates], weight, target.lattice, cut, cascade=CASCADE if accepted else THOROUGH_CASCADE
@@ -200,6 +199,13 @@ def index_candidates(peaks, target, to_panel, wavelength, pixel_size, settings, 
         left &= ~members
         reason = ""
     return accepted, reason
+
+
+def searched_peaks(intensity):
+    """Positions of the peaks that take part in the search: all, or the `MOST_PEAKS` strongest."""
+    if len(intensity) <= MOST_PEAKS:
+        return np.arange(len(intensity))
+    return np.argsort(-intensity, kind="stable")[:MOST_PEAKS]
 
 
 def strength_weights(intensity):
