@@ -74,18 +74,16 @@ def _spot_model(name, sizes, scratch):
 
 
 def _beside(name, n, ours, truth, lists):
-    """Ours and another list on the reflections that both have."""
+    """R1 of ours and of each other list on the reflections that both have; and how many each has."""
     rows = []
     for label, theirs, seconds in lists:
         shared = ours.keys() & theirs.keys() & truth.keys()
-        both = [{key: values[key] for key in shared} for values in (ours, theirs)]
-        own, other = (_r1(values, truth) for values in both)
-        kept = len(theirs)
-        note = f"{label} {other:.2f} % on the same {len(shared)}; all that it keeps: {kept} (sfxflow {len(ours)})"
-        ok = own < other and len(ours) > kept
-        rows.append(
-            Row(f"R1, {name}, {n}, beside {label}", f"< {other:.2f} %", own, "%", ok, f"{note}; {seconds:.0f} s CPU")
-        )
+        own, other = (_r1({key: values[key] for key in shared}, truth) for values in (ours, theirs))
+        note = f"the same {len(shared)} of its {len(theirs)} reflections; {seconds:.0f} s CPU"
+        rows.append(Row(f"R1, {name}, {n}, beside {label}", f"< {other:.2f} %", own, "%", own < other, note))
+    for label, theirs, _ in lists:
+        reach, ok = f"> {len(theirs)}", len(ours) > len(theirs)
+        rows.append(Row(f"kept, {name}, {n}, beside {label}", reach, len(ours), "", ok, "reflections"))
     return rows
 
 
