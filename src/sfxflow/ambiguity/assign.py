@@ -180,7 +180,8 @@ def _rounds(observations, knowledge, tables, cycles, threads, summary):
     """Resolve, merge in the modes found, resolve with what merging tells of the crystals, and so on; the clearest result counts."""
     best = resolve(observations, knowledge(observations))
     best_observations, last = observations, best
-    for number in range(cycles):
+    # a merge in modes that are not clear describes the crystals so that they stay in these modes
+    for number in range(cycles if best.told_apart else 0):
         refined, _ = with_merged_factors(observations, *tables, last.mode, threads)
         if refined is observations:
             break

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from sfxflow.ambiguity.observations import mean_by_resolution, width_of
+from sfxflow.ambiguity.observations import PARTIALITY_ERROR, mean_by_resolution, width_of
 from sfxflow.ambiguity.operators import reindexed_reciprocal
 from sfxflow.cell import inverse_resolution
 from sfxflow.merging.corrected import excitation_in_widths, on_curve
@@ -12,8 +12,6 @@ from sfxflow.merging.merge import merge_observations
 from sfxflow.settings import Merging
 from sfxflow.units import wavelength
 
-#: What remains wrong of a partiality after post-refinement, relative, where the curve does not say it.
-_ERROR = 0.15
 _CYCLES = 6
 
 
@@ -72,6 +70,6 @@ def with_merged_factors(observations, crystals, reflections, cell, group, operat
     both = good[owner] & (observations.factor > 0)
     ratio = np.median(factor[both] / observations.factor[both])
     factor = np.where(good[owner], factor, ratio * observations.factor)
-    error = np.where(good[owner], _ERROR * (1.0 + x**2), observations.error)
+    error = np.where(good[owner], PARTIALITY_ERROR * (1.0 + x**2), observations.error)
     prior = mean_by_resolution(factor, observations.intensity, q, inverse_resolution(observations.hkl, cell))
     return replace(observations, factor=factor, error=error, prior=prior), merged

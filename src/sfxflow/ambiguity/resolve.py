@@ -12,9 +12,12 @@ _TRUST = 0.7
 #: Relative standard deviation of the probabilities where nothing is known.
 _JITTER = 0.02
 #: Starts of that kind; one is enough where there are so many observations that each leads to the same end.
-_STARTS, _FEW_STARTS, _MANY_OBSERVATIONS = 3, 1, 1_000_000
-#: The median margin has to exceed that of data without any consistent mode by this factor, and a margin of 1 at least.
-ABOVE_CHANCE = 1.3
+_STARTS, _FEW_STARTS, _MANY_OBSERVATIONS = 3, 1, 500_000
+#: The median margin of data without any consistent mode scatters relatively by about 1.3 / sqrt(crystals) (docs/ambiguity.md): it has to be
+#: exceeded by three times that, and 1 at least.
+_CHANCE_SCATTER = 4.0
+#: Such data that are made for comparison: more of small datasets, where they scatter; they need not come to rest.
+_EXCHANGES, _FEW_CRYSTALS, _CHANCE_SWEEPS = 4, 300, 15
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Resolved:
     @property
     def told_apart(self):
         """Whether the margins are clearly above those of chance."""
-        return self.median_margin > max(1.0, ABOVE_CHANCE * self.chance_margin)
+        n = max(np.count_nonzero(self.margin > 0), 1)
+        return self.median_margin > max(1.0, (1.0 + _CHANCE_SCATTER / np.sqrt(n)) * self.chance_margin)
 
     @property
     def clearness(self):
@@ -72,13 +76,25 @@ def resolve(observations, knowledge=None, start=None, seed=0):
     probability, log_likelihood = _best(observations, knowledge, start, seed)
     mode = np.argmax(probability, axis=1)
     margin = margins(log_likelihood, mode)
-    shuffled = exchanged(observations, seed)
-    _, of_chance = _best(shuffled, wilson(observations), None, seed)
     there = np.diff(observations.offsets) > 0
-    chance = margins(of_chance, np.argmax(of_chance, axis=1))
-    return Resolved(
-        mode, margin, probability, *(float(np.median(m[there])) if there.any() else 0.0 for m in (margin, chance))
-    )
+    n_exchanges = _EXCHANGES if np.count_nonzero(there) < _FEW_CRYSTALS else 1
+    chance = [_chance_margin(observations, there, seed + i) for i in range(n_exchanges)]
+    return Resolved(mode, margin, probability, _median(margin[there]), float(np.mean(chance)))
+
+
+def _chance_margin(observations, there, seed):
+    shuffled = exchanged(observations, seed)
+    probability = _uncertain(shuffled, np.random.default_rng(seed))
+    _, log_likelihood = compared(shuffled, probability, wilson(shuffled), sweeps=_CHANCE_SWEEPS, soft=())
+    return _median(margins(log_likelihood, np.argmax(log_likelihood, axis=1))[there])
+
+
+def _median(values):
+    return float(np.median(values)) if len(values) else 0.0
+
+
+def _many(observations):
+    return len(observations.row) > _MANY_OBSERVATIONS
 
 
 def margins(log_likelihood, mode):
@@ -106,17 +122,22 @@ def trusted(mode, n_modes, trust=_TRUST):
     return probability
 
 
+def _uncertain(observations, rng):
+    """Probabilities that are all nearly the same."""
+    jitter = np.abs(rng.normal(1.0, _JITTER, (observations.n_crystals, observations.number.shape[1])))
+    return jitter / jitter.sum(axis=1, keepdims=True)
+
+
 def _best(observations, knowledge, start, seed):
     """Probabilities and log likelihoods of the best of several starts."""
-    n_crystals, n_modes = observations.n_crystals, observations.number.shape[1]
+    n_modes = observations.number.shape[1]
     if start is not None:
         return compared(observations, trusted(start, n_modes), knowledge)
     spectral = modes_of(embedding(observations, standardised(observations), seed))
     results = [compared(observations, trusted(spectral, n_modes), knowledge)]
     rng = np.random.default_rng(seed)
-    for _ in range(_FEW_STARTS if len(observations.row) > _MANY_OBSERVATIONS else _STARTS):
-        jitter = np.abs(rng.normal(1.0, _JITTER, (n_crystals, n_modes)))
-        results.append(compared(observations, jitter / jitter.sum(axis=1, keepdims=True), knowledge, soft=()))
+    for _ in range(_FEW_STARTS if _many(observations) else _STARTS):
+        results.append(compared(observations, _uncertain(observations, rng), knowledge, soft=()))
     return max(results, key=lambda result: _objective(result[1]))
 
 
