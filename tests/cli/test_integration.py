@@ -15,6 +15,7 @@ import pytest
 
 from sfxflow.cell import parameters_of
 from sfxflow.cli import main
+from sfxflow.io.chunks import PlaneReader
 from sfxflow.io.geometry import read_geometry
 from sfxflow.io.table import open_chunk, read_rows
 from sfxflow.reflections import FRAMES, REFLECTIONS, Status
@@ -193,6 +194,93 @@ def test_nan_and_saturated_pixels_spoil_only_their_reflections(demo, tmp_path):
         whole
     ) - keys(reflections)
     assert np.all(np.isfinite(reflections["I"])) and reflections["I"].max() < 31000
+
+
+def keyed(reflections):
+    """Intensity and sigma of each reflection by crystal and indices."""
+    keys = zip(*(reflections[name].tolist() for name in ("crystal", "h", "k", "l")), strict=True)
+    return dict(zip(keys, zip(reflections["I"].tolist(), reflections["sigI"].tolist(), strict=True), strict=True))
+
+
+def test_profile_and_rings_agree_on_strong_reflections_and_the_profile_knows_weak_ones_better(demo, tmp_path):
+    rings = demo.ok("integration", demo.indexed, tmp_path / "rings.h5", "--settings", '{"method": "rings"}')
+    fitted, summed = keyed(read(demo.integrated)[0][2]), keyed(read(rings)[0][2])
+    both = np.array([(*fitted[key], *summed[key]) for key in fitted.keys() & summed.keys()])
+    assert len(both) > 0.95 * len(fitted)
+    strong, weak = both[:, 2] > 20 * both[:, 3], both[:, 2] < 2 * both[:, 3]
+    assert np.median(both[strong, 0] / both[strong, 2]) == pytest.approx(1.0, abs=0.03)
+    assert np.median(both[weak, 1] / both[weak, 3]) < 0.7
+
+
+def test_each_crystal_is_integrated_to_its_own_resolution(demo, tmp_path):
+    demo.ok("integration", demo.indexed, tmp_path / "o.h5", "--settings", '{"push_res": 0.02}')
+    (_, crystals, reflections), _ = read(tmp_path / "o.h5")
+    hkl = np.stack([reflections[name] for name in "hkl"], axis=1).astype(float)
+    q = np.linalg.norm(np.einsum("nij,nj->ni", crystals["reciprocal"][reflections["crystal"]], hkl), axis=1)
+    highest = np.array([q[reflections["crystal"] == c].max() for c in range(len(crystals["frame"]))])
+    limits = 1.0 / crystals["resolution"] + 0.02
+    assert np.all(highest <= limits * (1 + 1e-6))
+    assert np.median(highest / limits) > 0.97
+    # Below its limit nothing is lost.
+    (_, _, whole), _ = read(demo.integrated)
+    hkl = np.stack([whole[name] for name in "hkl"], axis=1).astype(float)
+    q = np.linalg.norm(np.einsum("nij,nj->ni", crystals["reciprocal"][whole["crystal"]], hkl), axis=1)
+    below = np.count_nonzero(q < 0.999 * limits[whole["crystal"]])
+    assert len(reflections["I"]) == pytest.approx(below, abs=0.01 * below)
+
+
+def test_what_was_left_out_is_counted_and_told(demo, tmp_path, capsys):
+    """The same frames, as if the detector were full at 60: strong reflections are saturated; or their pixels are masked."""
+    text = Path(demo.geometry).read_text()
+    assert "max_adu = 30000" in text
+    geometry = tmp_path / "low.geom"
+    geometry.write_text(text.replace("max_adu = 30000", "max_adu = 60"))
+    attributes = {}
+    for saturated in ("drop", "mask"):
+        arguments = demo.arguments("integration", demo.indexed, tmp_path / "o.h5")
+        arguments[arguments.index("--geometry") + 1] = str(geometry)
+        assert main([*arguments, "--settings", json.dumps({"saturated": saturated})]) == 0
+        said = capsys.readouterr().err
+        tables, attributes[saturated] = read(tmp_path / "o.h5")
+        assert attributes[saturated]["n_integrated"] == len(tables[2]["I"])
+        assert f"{len(tables[2]['I'])} reflections; left out: " in said
+        if saturated == "drop":
+            assert f"{attributes['drop']['n_saturated']} saturated" in said
+            assert tables[2]["peak"].max() <= 60
+    assert attributes["drop"]["n_saturated"] > 20 and attributes["mask"]["n_saturated"] == 0
+    assert attributes["mask"]["n_incomplete"] > attributes["drop"]["n_incomplete"]
+    assert attributes["mask"]["n_integrated"] > attributes["drop"]["n_integrated"]
+
+
+def test_frames_without_strong_spots_are_summed_and_that_is_told(demo, tmp_path, capsys):
+    with h5py.File(demo.frames) as source, h5py.File(tmp_path / "frames.h5", "w") as target:
+        shape = source[DATA].shape
+        target[DATA] = np.random.default_rng(1).poisson(1.0, shape).astype(np.int16)
+        for name in (ENERGY, "/entry_1/data_1/mask"):
+            target[name] = source[name][()]
+    assert run_on(demo, tmp_path / "frames.h5", tmp_path / "o.h5") == 0
+    (_, crystals, _), attributes = read(tmp_path / "o.h5")
+    n = len(set(crystals["frame"].tolist()))
+    assert attributes["n_frames_without_profile"] == n
+    assert f"{n} of {n} frames have too few strong spots for a profile" in capsys.readouterr().err
+
+
+def test_no_frame_is_read_twice_by_one_stage(demo, tmp_path, monkeypatch):
+    reads = []
+    read_plane = PlaneReader.read
+
+    def counted(reader, leading, out):
+        reads.append((reader.dataset.name, *leading))
+        return read_plane(reader, leading, out)
+
+    monkeypatch.setattr(PlaneReader, "read", counted)
+    (frames, crystals, _), _ = read(demo.integrated)
+    demo.ok("peaks", None, tmp_path / "p.h5")
+    assert sorted(reads) == [(DATA, i) for i in range(len(frames["frame"]))]
+    reads.clear()
+    demo.ok("integration", demo.indexed, tmp_path / "o.h5")
+    # The first frame also tells how the detector marks its bad pixels.
+    assert sorted(reads) == [(DATA, i) for i in sorted({0, *crystals["frame"].tolist()})]
 
 
 def test_energy_of_each_frame_is_used(demo, tmp_path):

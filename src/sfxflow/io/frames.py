@@ -118,6 +118,7 @@ class Frames:
         self.detector = detector
         self._current = (None, None)
         self._valid_range = None
+        self._looked_at = {}
         self._mask_files = {}
         self._starts = np.concatenate([[0], np.cumsum(self._count())]).astype(np.int64)
         self.n_frames = int(self._starts[-1])
@@ -169,12 +170,15 @@ class Frames:
             It can't be read, or its photon energy or camera length is missing or impossible; the message says why.
         """
         number, within = self._place(i)
+        self.valid_range  # noqa: B018 -- reads a frame, which may be this one, and so may open another file
         try:
             reader = self._reader(number)
         except InputError as error:
             raise FrameError(str(error)) from None
-        data = (np.empty if self._covered else np.zeros)(self.detector.shape, dtype=self.dtype)
-        reader.read(within, data)
+        data, self._looked_at = self._looked_at.get((number, within)), {}
+        if data is None:
+            data = (np.empty if self._covered else np.zeros)(self.detector.shape, dtype=self.dtype)
+            reader.read(within, data)
         return Frame(
             data=data,
             good=self._good(number, within, reader, data),
@@ -235,6 +239,7 @@ class Frames:
                 self._reader(number).read(within, data)
             except (FrameError, InputError):
                 continue
+            self._looked_at = {(number, within): data}
             return data
         return None
 
