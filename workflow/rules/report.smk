@@ -8,6 +8,8 @@ Needs    results/{engine}/runs/{run}/frames.tsv
          results/{engine}/cell/{dataset}/clusters.json where the config names no cell
          results/{engine}/merged/builtin/{dataset}/split/... where a dataset is split
 Provides results/report/index.html
+
+Proposed geometries (geometry.smk) are shown if they are there; they are no input, for the results do not depend on them.
 """
 
 
@@ -62,6 +64,7 @@ rule report:
             --n-frames {params.n_frames} \
             --integrated {input.integrated:q} \
             --cells {input.cells:q} \
+            --geometries results/builtin/geometry \
             --merged {input.merged:q} \
             --figures-of-merit {input.figures_of_merit:q} \
             --groups {input.groups:q} \

@@ -25,6 +25,7 @@ from sfxflow.io.files import provenance, written_whole
 from sfxflow.io.geom_edit import edited_geom, read_text
 from sfxflow.io.geom_writer import write_geom
 from sfxflow.io.geometry import read_geometry
+from sfxflow.io.geometry_proposal import write_proposal
 from sfxflow.io.peaks import PEAK_GROUP, read_peaks
 from sfxflow.io.table import open_chunk, read_rows
 from sfxflow.reflections import Status
@@ -211,11 +212,10 @@ def _of_search(found, pixel_size):
 
 def _write(args, refined, values):
     """Write the proposed geometry, then the proposal: neither is there without the other."""
-    text = json.dumps(values, indent=1) + "\n"
     is_text = not h5py.is_hdf5(args.geometry)
     edited = edited_geom(read_text(args.geometry), refined, args.geometry) if is_text else None
     with written_whole(args.proposal) as proposed, written_whole(args.output) as geometry:
-        proposed.write_text(text, encoding="utf-8")
+        write_proposal(proposed, values)
         if is_text:
             geometry.write_bytes(edited.encode())
         else:

@@ -19,11 +19,13 @@ from sfxflow.io.figures_of_merit import read_difference, read_figures_of_merit
 from sfxflow.io.files import provenance, written_whole
 from sfxflow.io.found_cell import read_found_cell
 from sfxflow.io.frame_account import count_by_status, read_frame_account
+from sfxflow.io.geometry_proposal import read_proposal
 from sfxflow.io.merged import read_merged
 from sfxflow.io.provenance import parse_provenance, read_provenance
 from sfxflow.io.table import open_chunk, read_rows
 from sfxflow.report.cell import FoundCell, cell_warnings
 from sfxflow.report.contents import Dataset, Origin, Run, reasons_of
+from sfxflow.report.geometry import Proposal
 from sfxflow.report.page import page
 from sfxflow.report.warnings import dataset_warnings, run_warnings
 from sfxflow.settings import settings_from_json
@@ -53,6 +55,12 @@ def add_arguments(parser):
         metavar="JSON",
         help="crystal forms of datasets whose cell was found (sfxflow cell)",
     )
+    parser.add_argument(
+        "--geometries",
+        default="",
+        metavar="DIR",
+        help="folder of proposed geometries (DIR/{dataset}/{geometry}/proposal.json); those that are there are shown",
+    )
     parser.add_argument("--merged", nargs="*", default=[], metavar="FILE", help="merged files")
     parser.add_argument(
         "--figures-of-merit", nargs="*", default=[], metavar="JSON", help="figures of merit of the merged files"
@@ -81,9 +89,11 @@ def run(args):
     runs = [_read_run(path, n, chunks) for path, n in zip(args.frames, expected, strict=True)]
     datasets = _with_groups(_read_datasets(args.merged, args.figures_of_merit, runs, chunks), args)
     cells = [_read_cell(path) for path in args.cells]
+    proposals = _read_proposals(args.geometries)
     inputs = [
         *args.frames,
         *args.cells,
+        *(proposal.path for proposal in proposals),
         *args.integrated,
         *args.merged,
         *args.figures_of_merit,
@@ -93,8 +103,9 @@ def run(args):
     this = provenance(asdict(settings), inputs)
     origins = _grouped("Unit cells", {cell.path: cell.values["provenance"] for cell in cells}, apart=True)
     origins += _origins(runs, datasets, chunks)
+    origins += _grouped("Proposed geometries", {p.path: p.values["provenance"] for p in proposals}, apart=True)
     origins.append(Origin("This page", [args.output], this))
-    text = page(settings.title, f"sfxflow {sfxflow.__version__}", runs, datasets, origins, cells)
+    text = page(settings.title, f"sfxflow {sfxflow.__version__}", runs, datasets, origins, cells, proposals)
     with written_whole(args.output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(f"{args.output}: {_number(len(runs), 'run')}, {_number(len(datasets), 'dataset')}")
@@ -133,6 +144,17 @@ def _read_chunk(path):
 def _read_cell(path):
     engine, name = _names(path, "cell", 1)
     return FoundCell(engine, name[0], str(path), read_found_cell(path))
+
+
+def _read_proposals(folder):
+    """Every proposed geometry under `folder`, sorted by name; the engine is that of results/{engine}/geometry."""
+    if not folder:
+        return []
+    proposals = []
+    for path in sorted(Path(folder).glob("*/*/proposal.json")):
+        engine, names = _names(path, "geometry", 2)
+        proposals.append(Proposal(engine, *names, str(path), read_proposal(path)))
+    return proposals
 
 
 def _read_run(path, n_expected, chunks):

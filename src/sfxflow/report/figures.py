@@ -11,6 +11,7 @@ import warnings
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -278,6 +279,40 @@ def partiality_curves(name, label, x, q, rows, error=None):
         axes.set_xlabel("|excitation error| / (w σ(q))")
         axes.set_ylabel("relative partiality")
         axes.legend(loc="upper right")
+
+    return drawing(name, label, draw)
+
+
+def residual_map(name, label, outlines, places, arrows, colour):
+    """Arrows on the outlines of the panels, looking along x and y as the geometry has them.
+
+    Parameters
+    ----------
+    name, label : str
+        See `drawing`.
+    outlines : list of ndarray, shape (4, 2)
+    places, arrows : ndarray, shape (n, 2)
+        Where arrows begin, and how long they are drawn.
+    colour : str
+
+    Returns
+    -------
+    Html
+    """
+
+    def draw(axes):
+        axes.add_collection(PolyCollection(outlines, facecolors="none", edgecolors="#b8b8b8", linewidths=0.6))
+        axes.quiver(*places.T, *arrows.T, color=colour, angles="xy", scale_units="xy", scale=1.0, width=0.006)
+        axes.set_aspect("equal")
+        corners = np.concatenate([*outlines, places])
+        low, high = corners.min(axis=0), corners.max(axis=0)
+        margin = 0.04 * (high - low).max()
+        axes.set_xlim(low[0] - margin, high[0] + margin)
+        axes.set_ylim(low[1] - margin, high[1] + margin)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlabel("x (pixel)")
+        axes.set_ylabel("y (pixel)")
 
     return drawing(name, label, draw)
 

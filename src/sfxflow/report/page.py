@@ -5,6 +5,7 @@ from sfxflow.report.cell import cell_section, cell_warnings
 from sfxflow.report.contents import merged_reasons, total
 from sfxflow.report.dataset import dataset_section
 from sfxflow.report.figures import STATUS_COLOURS, status_bar
+from sfxflow.report.geometry import geometry_section, geometry_warnings
 from sfxflow.report.markup import NONE, Html, count, element, fixed, joined, percent, share, table
 from sfxflow.report.origins import definitions_section, origins_section
 from sfxflow.report.style import CSS
@@ -21,7 +22,7 @@ _STATUS_WORDS = {
 }
 
 
-def page(title, program, runs, datasets, origins, cells=()):
+def page(title, program, runs, datasets, origins, cells=(), proposals=()):
     """The whole page.
 
     Parameters
@@ -31,6 +32,7 @@ def page(title, program, runs, datasets, origins, cells=()):
     datasets : list of sfxflow.report.contents.Dataset
     origins : list of sfxflow.report.contents.Origin
     cells : sequence of sfxflow.report.cell.FoundCell
+    proposals : sequence of sfxflow.report.geometry.Proposal
 
     Returns
     -------
@@ -41,10 +43,12 @@ def page(title, program, runs, datasets, origins, cells=()):
             [w for cell in cells for w in cell_warnings(cell)]
             + [w for run in runs for w in run_warnings(run)]
             + [w for d in datasets for w in dataset_warnings(d)]
+            + [w for proposal in proposals for w in geometry_warnings(proposal)]
         ),
         summary_section(datasets, runs),
         _frames_section(runs),
         cell_section(cells),
+        geometry_section(proposals),
         [dataset_section(dataset, f"d{number}") for number, dataset in enumerate(datasets)],
         definitions_section(datasets),
         origins_section(origins),
@@ -53,6 +57,7 @@ def page(title, program, runs, datasets, origins, cells=()):
         ("summary", "Summary"),
         ("frames", "Frames"),
         *([("cells", "Unit cells that were found")] if cells else []),
+        *([("geometries", "Proposed geometries")] if proposals else []),
         *((f"d{number}", dataset.folder) for number, dataset in enumerate(datasets)),
         ("definitions", "Definitions"),
         ("origins", "Where the numbers come from"),

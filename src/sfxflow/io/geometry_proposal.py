@@ -1,0 +1,36 @@
+"""Proposals of a geometry: JSON that `sfxflow geometry` writes beside the proposed .geom and the report reads."""
+
+import json
+from pathlib import Path
+
+from sfxflow.errors import InputError
+
+#: What a proposal holds at least.
+_KEYS = ("geometry", "crystals", "notes", "residuals", "overall", "panels", "map", "provenance")
+
+
+def write_proposal(path, values):
+    """Write a proposal; `values` holds strings, finite numbers, lists and dicts only."""
+    Path(path).write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_proposal(path):
+    """A proposal as a dict.
+
+    Raises
+    ------
+    InputError
+        It can't be read, or is something else.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: can't be read ({getattr(error, 'strerror', None) or error})") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: is not JSON ({error}); remove it, or run `snakemake geometry` again") from None
+    missing = [key for key in _KEYS if not isinstance(values, dict) or key not in values]
+    if missing:
+        raise InputError(
+            f"{path}: is not a proposed geometry: {missing[0]} is missing; remove it, or run `snakemake geometry` again"
+        )
+    return values
