@@ -228,6 +228,9 @@ def _report(args, settings, merged):
         )
     if summary["fallback"]:
         print(f"WARNING: {summary['fallback']}")
+    for half in ("half1", "half2"):
+        if f"fallback_{half}" in summary:
+            print(f"WARNING: {half}: {summary[f'fallback_{half}']}")
     if n == 0:
         print(
             f"WARNING: nothing was merged for {args.dataset}: {summary['remark']}; {args.output} holds no reflections"

@@ -11,8 +11,10 @@ the others say of its reflection; what couples two crystals is left out. Hence
 
     var(I) = (s^2 + sum_j (w g I)^2 d^T C d / a) / a,        d = d ln g / d theta,  w = 1/v,
 
-and the residual y - g m of an observation, m being what the others say, has the variance u (1 - t), where u is the variance of
-the comparison and t = (g I)^2 d^T C d / u its leverage: the fit has moved towards the observation.
+and the residual y - g m of an observation, m being what the others say, has the variance u (1 - t - t'), where u is the variance of
+the comparison and t = (g I)^2 d^T C d / u its leverage: the fit has moved towards the observation. So have the fits of the other
+crystals that saw the reflection, by the part f = g^2 / v a that the observation has in the intensity; with it m has moved as well,
+and t' = f / (1 - f) times the sum over the others, sum (w g I)^2 d^T C d / a.
 """
 
 import numpy as np
@@ -45,7 +47,7 @@ _LEAST_FREEDOM = 0.05
 def assess_block(
     offsets, reflection, excitation, intensity, sigma, polarisation, azimuth, weight,
     state, shape, active, slot, q, current, intensities, total, prior, curve, slope, spread, numbers,
-    precision, fitted, levels, common, squares,
+    precision, fitted, levels, known, added, common, squares,
 ):  # fmt: skip
     """Add what the crystals' parameters do to the variances, and the squares of the residuals. See `kernels.fit_block`.
 
@@ -56,11 +58,16 @@ def assess_block(
     intensities : float64, shape (n_reflections,)
         The merged ones.
     levels : float64, shape (n_bins - 1,)
-        Upper limits of the intensities, as the other observations say, of the rows of `squares` but the last.
+        Upper limits of the intensities of the rows of `squares` but the last.
+    known : float64, shape (n_reflections,)
+        Sums of g^2 / var of all data, not 0.
+    added : float64, shape (n_reflections,)
+        `common` of all data, divided by `known`, from a pass before, or zeros where `squares` are of no interest.
     common : float64, shape (n_reflections, n_slots)
         Out, added: sum of (w g I)^2 d^T C d of each part of the data and, in the second half of the slots, of the Friedel mates.
-    squares : float64, shape (n_bins, 2)
-        Out, added: sum of the weights and of weight * residual^2 / (u (1 - t)).
+    squares : float64, shape (n_bins, 4)
+        Out, added: sums for `errors.scatter` of 1, s, s^2 r^2 and s (2 s - 1), where r^2 is residual^2 / (u (1 - t)) and s the
+        observation's robust weight, each counting by its part in the merged intensity.
     """
     mates = common.shape[1] // 2
     longest = 0
@@ -94,29 +101,39 @@ def assess_block(
             base, height = gradient(
                 packed, i, own_state, own_shape, curve, slope, numbers, narrowing, scale, derivative
             )
-            row = min(int(q[reflection[j] & NUMBER_MASK] ** 2 * numbers[1]), curve.shape[0] - 1)
-            if height <= numbers[3] * curve[row, 0] or weight[j] == 0:
+            h = reflection[j] & NUMBER_MASK
+            row = min(int(q[h] * q[h] * numbers[1]), curve.shape[0] - 1)
+            g = base * height
+            mean, uncertainty = packed[MEAN, i], packed[UNCERTAINTY, i]
+            uncertain = packed[VARIANCE, i] - packed[BACKGROUND, i] - packed[PHOTON, i] * g * mean - g * g * uncertainty
+            uncertain /= mean * mean + uncertainty
+            if height <= numbers[3] * curve[row, 0] or weight[j] == 0 or uncertain >= numbers[5] * g * g:
                 continue
             spreading = 0.0
             for a in range(N_PARAMETERS):
                 for b in range(N_PARAMETERS):
                     spreading += derivative[a] * covariance[a, b] * derivative[b]
-            h = reflection[j] & NUMBER_MASK
-            g = base * height
-            mean, variance = packed[MEAN, i], packed[VARIANCE, i]
-            residual = packed[OBSERVED, i] - g * mean
-            leverage = mean * mean * spreading / variance
-            share = weight[j] / FULL_WEIGHT
-            # the weight with which it was merged
+            spreading *= intensities[h] * intensities[h]
+            # the variance with which it was merged
             level = max(current[h], 0.0)
-            uncertain = variance - packed[BACKGROUND, i] - packed[PHOTON, i] * g * mean - g * g * packed[UNCERTAINTY, i]
-            uncertain /= mean * mean + packed[UNCERTAINTY, i]
-            merged_variance = packed[BACKGROUND, i] + packed[PHOTON, i] * g * level + uncertain * level * level
-            w = share / merged_variance
+            variance = packed[BACKGROUND, i] + packed[PHOTON, i] * g * level + uncertain * level * level
+            share = weight[j] / FULL_WEIGHT
+            w = share / variance
+            mate = int(reflection[j] >= MINUS)
+            adds = w * w * g * g * spreading
+            common[h, slot[c] + mates * mate] += adds
+            # the others without Wilson's distribution, which would take a part of the residual away
+            others = total[part_of, h, mate, 1] - w * g * g
+            if others <= _LEAST_FREEDOM * w * g * g:
+                continue
+            residual = packed[OBSERVED, i] - g * (total[part_of, h, mate, 0] - w * g * packed[OBSERVED, i]) / others
+            comparison = variance + g * g / others
+            through = w * g * g / others * max(added[h] - adds / known[h], 0.0)
+            square = residual * residual / (comparison * max(1.0 - spreading / comparison - through, _LEAST_FREEDOM))
             # by its part in the merged intensity, and as far as the residual tells of the observation's own variance
-            others = packed[UNCERTAINTY, i]
-            telling = share * (1.0 - g * g * others / variance) * g * g / (g * g + merged_variance / others)
-            own = squares[np.searchsorted(levels, mean)]
+            telling = others * variance / (g * g + others * variance)
+            own = squares[np.searchsorted(levels, intensities[h])]
             own[0] += telling
-            own[1] += telling * residual * residual / (variance * max(1.0 - leverage, _LEAST_FREEDOM))
-            common[h, slot[c] + mates * (reflection[j] >= MINUS)] += (w * g * intensities[h]) ** 2 * spreading
+            own[1] += telling * share
+            own[2] += telling * share * share * square
+            own[3] += telling * share * (2.0 * share - 1.0)

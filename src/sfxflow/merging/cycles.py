@@ -113,10 +113,10 @@ class Run:
                 self.slot[own], self.q, self.current, self.curve.values, self.curve.spread, numbers, sums,
             )  # fmt: skip
 
-        sums = self._added(work, (len(self.q), 4 * n_groups, 4))
+        sums = self._added(work, (n_groups, len(self.q), 4, 4))
         # mates, groups, half sets
-        self.apart = sums.reshape(len(self.q), 2, n_groups, 2, 4)
-        self.sums = sums if n_groups == 1 else self.apart.sum(axis=2).reshape(len(self.q), 4, 4)
+        self.apart = sums.reshape(n_groups, len(self.q), 2, 2, 4).transpose(1, 2, 0, 3, 4)
+        self.sums = sums.sum(axis=0)
         self.total = self.sums.sum(axis=1)
         information = self.total[:, 1]
         # `current` stays as it is: it belongs to the pass that made the sums
@@ -151,16 +151,20 @@ class Run:
         intensities = self.posterior()
         self.levels = errors.ranges(intensities, self.total[:, 3] >= 2)
         squares = {}
+        known = np.maximum(self.total[:, 1], 1e-300)
+        added = np.zeros(len(self.q))
 
         def work(block, common):
             own = slice(block.first_crystal, block.first_crystal + len(block.offsets) - 1)
-            squares[block.first_crystal] = np.zeros((errors.N_RANGES, 2))
+            squares[block.first_crystal] = np.zeros((errors.N_RANGES, 4))
             assess_block(
                 block.offsets, *block.columns.values(), self.state[own], self.shape[own], self.active[own], self.slot[own],
                 self.q, self.current, intensities, total, self.prior, self.curve.values, self.curve.slopes, self.curve.spread,
-                self.numbers, precision, self.fitted, self.levels, common, squares[block.first_crystal],
+                self.numbers, precision, self.fitted, self.levels, known, added, common,
+                squares[block.first_crystal],
             )  # fmt: skip
 
+        added += self._added(work, (len(self.q), self.apart[0, ..., 0].size)).sum(axis=1) / known
         common = self._added(work, (len(self.q), self.apart[0, ..., 0].size))
         self.apart = np.concatenate([self.apart, common.reshape(self.apart.shape[:-1])[..., None]], axis=-1)
         self.sums = self.apart.sum(axis=2).reshape(len(self.q), 4, 5)

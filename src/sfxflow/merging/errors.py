@@ -1,16 +1,12 @@
 """Uncertainties of merged intensities: one factor for each range of intensity, and what the crystals' parameters add."""
 
 import numpy as np
-from scipy.special import erfcx
-
-from sfxflow.merging.kernels import CAUCHY
 
 #: Ranges of intensity, and the weight in observations with which the factor of all ranges stands in for that of each.
 N_RANGES = 10
 _FEWEST = 100.0
-#: Variance of a mean with Cauchy's weights w(r) = 1 / (1 + r^2 / c^2), c = `CAUCHY`, of normal errors, times the sum of the
-#: weights: E[r^2 w^2] E[w] / E[(1 - r^2 / c^2) w^2]^2 (Huber 1981, Robust Statistics, equation 3.2.13).
-ROBUST_MEAN = 0.9402
+#: `scatter` of normal residuals of variance 1.
+NORMAL = 0.9402
 
 
 def ranges(intensities, measured):
@@ -30,37 +26,29 @@ def ranges(intensities, measured):
     return np.quantile(intensities[measured], np.arange(1, N_RANGES) / N_RANGES)
 
 
-def mean_square(variance):
-    """Mean of r^2 with Cauchy's weights, where r is normal with this variance: 9 (1 - m) / m with m the mean weight."""
-    # m = sqrt(pi / 2) (c / s) exp(c^2 / 2 s^2) erfc(c / (s sqrt 2)), and erfcx is exp(x^2) erfc(x)
-    x = CAUCHY / np.sqrt(2.0 * np.asarray(variance, float))
-    weight = np.sqrt(np.pi) * x * erfcx(x)
-    return CAUCHY**2 * (1.0 - weight) / weight
-
-
-_VARIANCES = np.geomspace(1e-3, 1e3, 601)
-_MEAN_SQUARES = mean_square(_VARIANCES)
-
-
 def scatter(squares):
-    """Variance of the residuals, in units of what was expected of them, in each range of intensity.
+    """Variance of a robust mean times the sum of its weights, in each range of intensity.
+
+    With residuals r in units of what is expected of them and Cauchy's weights s = 1 / (1 + r^2 / c^2), it is
+    E[s^2 r^2] E[s] / E[s (2 s - 1)]^2, s (2 s - 1) being the derivative of s r (Huber 1981, Robust Statistics, equation 3.2.13).
+    Normal residuals of variance 1 give 0.94 with c = 3.
 
     Parameters
     ----------
-    squares : ndarray, shape (N_RANGES, 2)
-        From `assessment.assess_block`: sums of the weights and of weight * residual^2.
+    squares : ndarray, shape (N_RANGES, 4)
+        From `assessment.assess_block`: sums of 1, s, s^2 r^2 and s (2 s - 1) with weights.
 
     Returns
     -------
     ndarray, shape (N_RANGES,)
-        1 where there is nothing to tell it from.
+        That of normal residuals where there is nothing to tell it from.
     """
-    weights, weighted = squares.T
-    if not weights.sum() > 0:
-        return np.ones(len(squares))
-    overall = weighted.sum() / weights.sum()
-    ratio = (weighted + _FEWEST * overall) / (weights + _FEWEST)
-    return np.exp(np.interp(np.log(np.maximum(ratio, 1e-300)), np.log(_MEAN_SQUARES), np.log(_VARIANCES)))
+    if not squares[:, 0].sum() > 0:
+        return np.full(len(squares), NORMAL)
+    overall = squares.sum(axis=0) / squares[:, 0].sum()
+    _, weight, square, slope = (squares + _FEWEST * overall).T
+    number = squares[:, 0] + _FEWEST
+    return square * weight / np.maximum(slope, 0.1 * number) ** 2
 
 
 def merged_sigma(sums, factor):
@@ -79,4 +67,4 @@ def merged_sigma(sums, factor):
         NaN where there is no observation.
     """
     information = np.where(sums[:, 1] > 0, sums[:, 1], np.nan)
-    return np.sqrt((ROBUST_MEAN * factor + sums[:, 4] / information) / information)
+    return np.sqrt((factor + sums[:, 4] / information) / information)

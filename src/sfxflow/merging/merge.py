@@ -1,13 +1,17 @@
 """Scaling and merging of observations in memory or in shards."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sfxflow.merging import halves
 from sfxflow.merging.cycles import Run
-from sfxflow.merging.observations import Collector
+from sfxflow.merging.observations import FULL_WEIGHT, Collector
 from sfxflow.merging.tables import merged_tables
 from sfxflow.settings import Merging
+
+#: Cycle (from 0) from which groups of crystals are compared each with its own, if there are two more: by then all are on one scale.
+_GROUPS_FROM = 4
 
 
 @dataclass(frozen=True)
@@ -74,19 +78,38 @@ def merge_blocks(blocks, collector, settings, threads=1, progress=None, parts=No
     -------
     Merged
     """
-    run = Run(blocks, collector, settings, threads)
+    whole = _merged(blocks, collector, settings, threads, progress, parts)
+    if settings.independent_halves and whole.summary["n_crystals_merged"]:
+        own_settings = replace(settings, min_measurements=1)
+        apart = []
+        for number, name in enumerate(halves.NAMES):
+            for i in range(len(blocks)):
+                blocks[i].columns["weight"][:] = FULL_WEIGHT
+
+            def told(line, name=name):
+                progress(f"{name}: {line}")
+
+            only = collector.half == number
+            apart.append(_merged(blocks, collector, own_settings, threads, progress and told, parts, only))
+        halves.put_apart(whole, apart, collector.cell)
+    return whole
+
+
+def _merged(blocks, collector, settings, threads, progress, parts, only=None):
+    run = Run(blocks, collector, settings, threads, only)
     if not (run.active == 1).any():
         found = "no lattice was found" if not len(run.state) else "no crystal has enough usable observations"
         return merged_tables(run, found, parts)
-    for cycle in range(settings.cycles):
-        run.cycle(cycle)
-        if progress:
-            progress(run.describe(cycle))
-    if parts is None:
-        run.merge()
-    else:
+    apart = ()
+    if parts is not None:
         # crystals of no group have a slot of their own, so that the slots add up to all
         other = len(parts.names)
-        run.merge(np.where(parts.of_crystal < 0, other, parts.of_crystal), other + 1)
+        apart = np.where(parts.of_crystal < 0, other, parts.of_crystal), other + 1
+    groups_from = max(1, min(_GROUPS_FROM, settings.cycles - 2))
+    for cycle in range(settings.cycles):
+        run.cycle(cycle, *(apart if cycle >= groups_from else ()))
+        if progress:
+            progress(run.describe(cycle))
+    run.merge(*apart)
     run.assess()
     return merged_tables(run, parts=parts)

@@ -113,6 +113,7 @@ def _summary(run, remark):
     return {
         "remark": remark,
         "fallback": run.fallback,
+        "independent_halves": False,
         "n_crystals": len(run.state),
         "n_crystals_merged": int(np.sum(run.active == 1)),
         "n_observations": collector.n_observations,
