@@ -35,7 +35,7 @@ CELL_PEAKS = (15, 25, 50, 100)
 TIMED_PEAKS = (8, 20, 50, 100, 200)
 #: Frames of each scenario that indexamajig gets.
 N_CRYSTFEL = 15
-SETTINGS = Indexing(max_lattices=8)
+SETTINGS = Indexing()
 
 
 def rates():

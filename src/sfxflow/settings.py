@@ -54,7 +54,7 @@ class Cell:
 class Indexing:
     """Indexing with a known cell, and refinement of each lattice against its peaks."""
 
-    max_lattices: int = setting(4, "most lattices looked for in a frame", low=1)
+    max_lattices: int = setting(8, "most lattices looked for in a frame", low=1)
     min_peaks: int = setting(6, "fewest peaks that a lattice must explain", low=4)
     max_log10_p: float | None = setting(
         None,

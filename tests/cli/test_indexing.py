@@ -52,7 +52,7 @@ def test_lattices_are_the_simulated_ones(demo):
         "detector.geom",
         "demo.cell",
     }
-    assert provenance["settings"]["max_lattices"] == 4
+    assert provenance["settings"]["max_lattices"] == 8
 
 
 def test_every_frame_is_accounted_for(demo):
