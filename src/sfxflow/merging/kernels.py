@@ -86,7 +86,7 @@ def _background(intensity, sigma, gain):
 @njit(cache=True, nogil=True, inline="always")
 def _tells(height, uncertain, peak, numbers):
     """An observation is merged where the curve is high enough, and its error small enough against it."""
-    return height > numbers[3] * peak and uncertain < numbers[5] * height * height
+    return (height > numbers[3] * peak) & (uncertain < numbers[5] * height * height)
 
 
 @njit(cache=True, nogil=True)
@@ -99,44 +99,49 @@ def merge_block(
     Parameters
     ----------
     slot : uint16, shape (n_crystals,)
-        The part of the data that each crystal belongs to, below n_slots / 2: its half set, or 2 group + half set.
+        The part of the data that each crystal belongs to: 2 group + half set.
     current : float64, shape (n_reflections,)
         Intensities that the variances are computed with.
-    sums : float64, shape (n_reflections, n_slots, 4)
-        Of each part of the data, then the same of the Friedel mates: sum of g y / var, of g^2 / var, of y^2 / var, and n.
+    sums : float64, shape (n_groups, n_reflections, 4, 4)
+        Of both half sets, then the same of the Friedel mates: sum of g y / var, of g^2 / var, of y^2 / var, and n.
     """
     nodes, rows = curve.shape[1], curve.shape[0]
-    mates = sums.shape[1] // 2
-    for c in range(len(offsets) - 1):
-        if active[c] != 1:
-            continue
-        own_state, own_shape = state[c], shape[c]
-        narrowing, scale = factors(own_state, numbers)
-        photon = own_shape[4] * POLARISATION_UNIT
-        for j in range(offsets[c], offsets[c + 1]):
-            h = reflection[j] & NUMBER_MASK
-            q2 = q[h] * q[h]
-            narrowness, base = _narrowness_and_base(q2, own_state, own_shape, numbers, narrowing, scale)
-            place = abs(_moved(excitation[j], azimuth[j], q[h], q2, own_state, own_shape[3])) * narrowness * numbers[0]
-            node = int(place)
-            if node >= nodes - 1:
+    # one group after the other: the sums of one fit into a cache
+    for group in range(len(sums)):
+        for c in range(len(offsets) - 1):
+            if active[c] != 1 or slot[c] >> 1 != group:
                 continue
-            row = min(int(q2 * numbers[1]), rows - 1)
-            part = place - node
-            height = curve[row, node] + part * (curve[row, node + 1] - curve[row, node])
-            uncertain = spread[row, node] + part * (spread[row, node + 1] - spread[row, node])
-            if not _tells(height, uncertain, curve[row, 0], numbers) or weight[j] == 0:
-                continue
-            g = base * height
-            gain = photon / polarisation[j]
-            level = max(current[h], 0.0)
-            variance = _background(intensity[j], sigma[j], gain) + gain * g * level + uncertain * (base * level) ** 2
-            w = weight[j] / (FULL_WEIGHT * variance)
-            own = sums[h, slot[c] + mates * (reflection[j] >= MINUS)]
-            own[0] += w * g * intensity[j]
-            own[1] += w * g * g
-            own[2] += w * intensity[j] * intensity[j]
-            own[3] += 1.0
+            own_state, own_shape, own_sums = state[c], shape[c], sums[group]
+            half = slot[c] & 1
+            narrowing, scale = factors(own_state, numbers)
+            photon = own_shape[4] * POLARISATION_UNIT
+            for j in range(offsets[c], offsets[c + 1]):
+                h = reflection[j] & NUMBER_MASK
+                q2 = q[h] * q[h]
+                narrowness, base = _narrowness_and_base(q2, own_state, own_shape, numbers, narrowing, scale)
+                x = abs(_moved(excitation[j], azimuth[j], q[h], q2, own_state, own_shape[3])) * narrowness
+                place = x * numbers[0]
+                node = int(place)
+                if node >= nodes - 1:
+                    continue
+                row = min(int(q2 * numbers[1]), rows - 1)
+                part = place - node
+                height = curve[row, node] + part * (curve[row, node + 1] - curve[row, node])
+                uncertain = spread[row, node] + part * (spread[row, node + 1] - spread[row, node])
+                # a factor, no branch: which way it goes can't be foreseen
+                counted = 1.0 if _tells(height, uncertain, curve[row, 0], numbers) & (weight[j] > 0) else 0.0
+                g = base * height
+                gain = photon / polarisation[j]
+                level = max(current[h], 0.0)
+                variance = (
+                    _background(intensity[j], sigma[j], gain) + gain * g * level + uncertain * (base * level) ** 2
+                )
+                w = counted * weight[j] / (FULL_WEIGHT * variance)
+                own = own_sums[h, half + 2 * (reflection[j] >= MINUS)]
+                own[0] += w * g * intensity[j]
+                own[1] += w * g * g
+                own[2] += w * intensity[j] * intensity[j]
+                own[3] += counted
 
 
 @njit(cache=True, nogil=True)

@@ -1,0 +1,189 @@
+"""Merging of many observations: time and memory as they grow, from shards on disk as `sfxflow merging` has them.
+
+Crystals are simulated (seed 901) and copied with other scales and more noise until there are enough observations; each size is merged
+by a process of its own, whose peak memory is all that it holds, mapped files included. With --full up to 1e8 observations (2 GB of
+disk in the folder for temporary files, and minutes); otherwise up to 1e7. Needs nothing but sfxflow.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "tests/unit/merging")]
+
+from observation_simulator import CELL, SPACE_GROUP, simulate
+from table import Row, main
+
+from sfxflow.io.shards import Shards
+from sfxflow.merging import cycles
+from sfxflow.merging.merge import Parts, merge_blocks
+from sfxflow.merging.observations import Block, Collector
+from sfxflow.settings import Merging
+from sfxflow.symmetry import space_group
+
+SEED = 901
+#: Crystals that are simulated, and observations of a shard.
+N_CRYSTALS, SHARD = 600, 1_000_000
+#: The most memory that 1e8 observations may take.
+REACH_MEMORY = 2e9
+REACH_SPEED = 20e6
+
+
+class Copies:
+    """A collector of the simulated crystals, as many times as there are copies of them."""
+
+    def __init__(self, n_observations):
+        simulated = simulate(N_CRYSTALS, seed=SEED)
+        self.collector = Collector(CELL, space_group(SPACE_GROUP))
+        self.block = self.collector.add(simulated.crystals, simulated.reflections, 0)
+        own = int(self.block.offsets[-1])
+        self.n_copies = max(1, round(n_observations / own))
+        for name in ("_shapes", "_counts", "_gains"):
+            setattr(self.collector, name, getattr(self.collector, name) * self.n_copies)
+        rng = np.random.default_rng(SEED)
+        self.collector._hashes = [rng.integers(0, 2, N_CRYSTALS).astype(np.uint8) for _ in range(self.n_copies)]
+        self.collector.n_observations = own * self.n_copies
+
+    def write(self, shards):
+        """Copy after copy into shards of about `SHARD` observations."""
+        rng = np.random.default_rng(SEED + 1)
+        per_shard = max(1, SHARD // int(self.block.offsets[-1]))
+        for first in range(0, self.n_copies, per_shard):
+            columns = [self._copy(rng) for _ in range(first, min(first + per_shard, self.n_copies))]
+            counts = np.tile(np.diff(self.block.offsets), len(columns))
+            offsets = np.concatenate([[0], np.cumsum(counts)])
+            joined = {name: np.concatenate([one[name] for one in columns]) for name in columns[0]}
+            shards.append(Block(first * N_CRYSTALS, offsets, joined))
+
+    def _copy(self, rng):
+        columns = dict(self.block.columns)
+        scale = np.exp(rng.normal(0, 0.3, N_CRYSTALS)).astype(np.float32)
+        scale = np.repeat(scale, np.diff(self.block.offsets))
+        noise = 0.5 * columns["sigma"] * rng.standard_normal(len(scale), dtype=np.float32)
+        columns["intensity"] = scale * (columns["intensity"] + noise)
+        columns["sigma"] = scale * columns["sigma"] * np.float32(1.25**0.5)
+        return columns
+
+
+def merged(n_observations, folder, n_groups=0, n_cycles=8, threads=1):
+    """Figures of one merge, in this process."""
+    copies = Copies(n_observations)
+    n = copies.collector.n_observations
+    n_crystals = len(copies.collector.counts)
+    seconds = {"merge": [], "fit": [], "assess": []}
+    for name, spent in seconds.items():
+        setattr(cycles.Run, name, _timed(getattr(cycles.Run, name), spent))
+    parts = Parts(tuple(map(str, range(n_groups))), np.arange(n_crystals) % n_groups) if n_groups else None
+    begin, cpu = time.perf_counter(), time.process_time()
+    with Shards(Path(folder) / "merged.h5") as shards:
+        copies.write(shards)
+        written = time.process_time() - cpu
+        result = merge_blocks(shards, copies.collector, Merging(cycles=n_cycles), threads, parts=parts)
+    return {
+        "n": n,
+        "n_crystals": n_crystals,
+        "n_reflections": len(result.reflections["I"]),
+        "n_merged": int(result.summary["n_crystals_merged"]),
+        "merge": n / min(seconds["merge"]),
+        "fit": n / float(np.median(seconds["fit"][2:] or seconds["fit"])),
+        "seconds": time.process_time() - cpu - written,
+        "wall": time.perf_counter() - begin,
+        "memory": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+    }
+
+
+def _timed(method, seconds):
+    def timed(*args, **kwargs):
+        begin = time.process_time()
+        result = method(*args, **kwargs)
+        seconds.append(time.process_time() - begin)
+        return result
+
+    return timed
+
+
+def of_a_process(n_observations, **options):
+    """Figures of one merge, in a process of its own."""
+    with tempfile.TemporaryDirectory(prefix="merging_scale.") as folder:
+        call = f"import json, merging_scale; print(json.dumps(merging_scale.merged({n_observations:.0f}, {folder!r}, **{options})))"
+        done = subprocess.run([sys.executable, "-c", call], cwd=HERE, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(full="--full" in sys.argv):
+    """Rows of the benchmark."""
+    merged(1e5, tempfile.gettempdir(), n_cycles=2)  # compiles
+    sizes = (1e6, 3e6, 1e7, 1e8) if full else (1e6, 3e6, 1e7)
+    found = [of_a_process(size) for size in sizes]
+    rows = []
+    for one in found:
+        note = f"{one['n_crystals']} crystals, {one['n_reflections']} reflections"
+        million = f"{one['n'] / 1e6:.1f} million observations"
+        rows.append(
+            Row(f"merging pass, {million}", ">= 20", one["merge"] / 1e6, "M/s", one["merge"] >= REACH_SPEED, note)
+        )
+        rows.append(Row(f"fit pass, {million}", "", one["fit"] / 1e6, "M/s", None, "of one core"))
+        rows.append(
+            Row(
+                f"8 cycles, {million}",
+                "",
+                one["seconds"],
+                "s CPU",
+                None,
+                f"{one['wall']:.0f} s by the clock with the making of the set",
+            )
+        )
+        is_reached = one["memory"] <= REACH_MEMORY if one["n"] > 5e7 else None
+        rows.append(
+            Row(
+                f"peak memory, {million}",
+                "<= 2 at 100 M" if is_reached is not None else "",
+                one["memory"] / 1e9,
+                "GB",
+                is_reached,
+                "mapped shards included",
+            )
+        )
+    first, last = found[-2], found[-1]
+    rise = (last["memory"] - first["memory"]) / (last["n"] - first["n"])
+    time_rise = (last["seconds"] - first["seconds"]) / (last["n"] - first["n"])
+    rows.append(
+        Row(
+            "memory for each further observation",
+            "",
+            rise,
+            "byte",
+            None,
+            f"from {first['n'] / 1e6:.0f} to {last['n'] / 1e6:.0f} million",
+        )
+    )
+    if not full:
+        at = last["memory"] + rise * (1e8 - last["n"])
+        rows.append(Row("peak memory, 100 million, by extrapolation", "<= 2", at / 1e9, "GB", at <= REACH_MEMORY))
+    at = last["memory"] + rise * (1e9 - last["n"])
+    rows.append(Row("peak memory, 1000 million, by extrapolation", "", at / 1e9, "GB"))
+    at = last["seconds"] + time_rise * (1e9 - last["n"])
+    rows.append(Row("8 cycles, 1000 million, by extrapolation", "", at / 3600, "h CPU"))
+    groups = of_a_process(3e6, n_groups=8)
+    rows.append(
+        Row(
+            "merging pass with 8 groups, 3 million observations",
+            ">= 20",
+            groups["merge"] / 1e6,
+            "M/s",
+            groups["merge"] >= REACH_SPEED,
+        )
+    )
+    rows.append(Row("peak memory with 8 groups, 3 million observations", "", groups["memory"] / 1e9, "GB"))
+    return rows
+
+
+if __name__ == "__main__":
+    main(measure)
