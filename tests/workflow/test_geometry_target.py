@@ -45,3 +45,10 @@ def test_what_repeats_a_proposal(finished):
     finished.config["geometry"] = {}
     finished.config["indexing"] = {"max_lattices": 2}
     assert finished.planned("geometry").keys() == {"builtin_indexing", "builtin_geometry", "geometry"}
+
+
+def test_a_proposal_is_used_as_a_copy(experiment):
+    experiment.runs[1]["geometry"] = "results/builtin/geometry/lysozyme/one/proposed.geom"
+    text = experiment.refused()
+    assert "run b: geometry: results/builtin/geometry/lysozyme/one/proposed.geom is a result" in text
+    assert "copy it beside the other geometry and name the copy" in text

@@ -145,6 +145,11 @@ def require_files():
     """Every file that the config and the table of the runs name must be there; all that are missing are said at once."""
     missing = []
     for run, row in RUNS.items():
+        if os.path.normpath(row["geometry"]).startswith(os.path.join("results", "")):
+            raise WorkflowError(
+                f"{config['runs']}, run {run}: geometry: {row['geometry']} is a result: it would be made from the run that needs it; "
+                "copy it beside the other geometry and name the copy"
+            )
         if not FRAME_FILES[run]:
             kind = "no file matches" if glob.has_magic(row["frames"]) else "no such file:"
             missing.append(f"{config['runs']}, run {run}: frames: {kind} {row['frames']}")

@@ -248,8 +248,9 @@ def _tell(args, values):
     for note in values["notes"]:
         print(f"  NOTE: {note}")
     print(
-        f"  proposed: {args.output}. Nothing uses it yet: compare it with the old file, then name it in the column geometry of runs.tsv"
+        f"  proposed: {args.output}. Nothing uses it yet. Compare it with the old file; to use it, copy it beside that under another"
     )
+    print("  name and name the copy in the column geometry of runs.tsv: its runs are then processed again")
 
 
 def _own_shift(panel, overall):
