@@ -412,3 +412,36 @@ def test_laser_values_stand_in_an_nxmx_master(tmp_path):
     assert simulate(tmp_path, "--format", "nxmx", "--set", "laser_fraction=0.5", n_frames=3) == 0
     with h5py.File(tmp_path / "frames_master.h5") as handle:
         assert handle["/entry/laser_on"].shape == (3,) and handle["/entry/laser_delay"].attrs["units"] == "ps"
+
+
+def test_the_engine_finds_the_errors_that_the_simulator_made(tmp_path, stages_of):
+    """Signs of the written shift, the drift and the camera length, as peaks and indexing see them."""
+    options = ["blank_fraction=0", "multi_fraction=0", "geometry_shift_x=1", "geometry_clen_error=0.003"]
+    options += ["drift_y=2", "drift_frames=9"]
+    argv = [
+        "simulate",
+        "--preset",
+        "demo",
+        "--n-frames",
+        "10",
+        "--seed",
+        "8",
+        "--output",
+        str(tmp_path),
+        "--set",
+        *options,
+    ]
+    assert main(argv) == 0
+    stages = stages_of(tmp_path)
+    peaks = stages.ok("peaks", None, tmp_path / "peaks.h5")
+    indexed = stages.ok("indexing", peaks, tmp_path / "indexed.h5")
+    with h5py.File(indexed) as handle:
+        frame = handle["crystals/frame"][()]
+        shift, excess = handle["crystals/shift"][()] / 1e-4, handle["crystals/excess"][()]
+    assert len(frame) >= 8
+    drift = np.cos(np.pi * frame / 9)
+    assert np.median(shift[:, 0]) == pytest.approx(1.0, abs=0.1)
+    assert np.median(excess) == pytest.approx(0.003, abs=6e-4)
+    assert np.median(np.abs(shift[:, 1] - drift)) < 0.15
+    table = pd.read_csv(tmp_path / "truth.tsv", sep="\t", comment="#").set_index("frame")
+    np.testing.assert_allclose(table.loc[frame, "shift_y"], drift, atol=1e-5)
