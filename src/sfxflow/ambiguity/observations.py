@@ -6,11 +6,14 @@ import numpy as np
 
 from sfxflow.ambiguity.operators import reindexed
 from sfxflow.cell import inverse_resolution
+from sfxflow.errors import InputError
 from sfxflow.merging.observations import ReflectionNumbers
 from sfxflow.units import wavelength
 
 _LOWEST_POLARISATION = 0.05
 _N_SHELLS = 20
+#: A way to index may give the sum of two indices, which has to stay below the 1024 of `symmetry.reflection_key`.
+_LARGEST_INDEX = 512
 #: Observations so much above their uncertainty tell the detector's gain: their variance is counting noise.
 _STRONG = 15.0
 #: A partiality is wrong by about this fraction of itself at the Ewald sphere, and by more far from it. Between 0.07 and 0.15 as many simulated
@@ -94,12 +97,21 @@ def observations_of(crystals, reflections, cell, group, operators, d_min=None, m
     -------
     Observations
         Factors are those of the widths as given and of a scale from the mean intensity (`first_factors`).
+
+    Raises
+    ------
+    InputError
+        A Miller index is too large.
     """
     owner = np.asarray(reflections["crystal"], np.int64)
     hkl = np.stack([np.asarray(reflections[letter], np.int64) for letter in "hkl"], axis=1)
     intensity, sigma, excitation, polarisation = (
         np.asarray(reflections[name], float) for name in ("I", "sigI", "excitation_error", "polarisation")
     )
+    if np.any(np.abs(hkl) >= _LARGEST_INDEX):
+        raise InputError(
+            "reflections: a Miller index beyond 511; indices up to 511 can be compared in all ways to index"
+        )
     q = inverse_resolution(hkl, cell)
     width = width_of(crystals, owner, q)
     usable = np.isfinite(intensity) & np.isfinite(sigma) & (sigma > 0) & np.isfinite(excitation) & np.isfinite(width)

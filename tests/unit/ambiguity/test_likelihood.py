@@ -68,7 +68,7 @@ def test_a_crystal_alone_says_nothing(prepared):
 
 
 def test_known_intensities_tell_each_crystal(prepared):
-    simulated, operators, columns = prepared("P63", 300, 30)
+    simulated, _operators, columns = prepared("P63", 300, 30)
     key = {tuple(row): value for row, value in zip(simulated.hkl.tolist(), simulated.intensity, strict=True)}
     true = np.array([key[tuple(row)] for row in columns.hkl.tolist()])
     scale = np.sum(columns.prior) / np.sum(true)
@@ -78,7 +78,7 @@ def test_known_intensities_tell_each_crystal(prepared):
 
 
 def test_merged_intensities_in_the_true_modes_are_the_true_ones(prepared):
-    simulated, operators, columns = prepared("P63", 300, 60)
+    simulated, _operators, columns = prepared("P63", 300, 60)
     probability = np.eye(2)[simulated.mode]  # a two-fold operator is its own inverse
     merged = merged_intensities(columns, probability, wilson(columns))
     key = {tuple(row): value for row, value in zip(simulated.hkl.tolist(), simulated.intensity, strict=True)}

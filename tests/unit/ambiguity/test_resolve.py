@@ -26,7 +26,7 @@ def test_right_modes(prepared, case, n_crystals, n_observations, least):
 
 def test_clear_crystals_are_right(prepared):
     """Of crystals with a margin above 10 nearly none is wrong; those that are wrong have small margins."""
-    simulated, operators, columns = prepared("P63", 500, 30)
+    simulated, _operators, columns = prepared("P63", 500, 30)
     found = resolve(columns)
     wrong = (found.mode != simulated.mode) ^ (np.mean(found.mode != simulated.mode) > 0.5)
     assert wrong[found.margin > 10].mean() < 0.005
