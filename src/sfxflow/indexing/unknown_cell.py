@@ -133,10 +133,10 @@ def find_cell(q, weight, ball, n_vectors=1200, n_distinct=36):
         log10_p, _ = search.significance(reciprocal, q, SIGNIFICANCE_TOLERANCES)
         if log10_p < best_p:
             best, best_p = reciprocal, log10_p
-    return (None, 0.0) if best is None else (without_supercell(np.linalg.inv(best), q), best_p)
+    return (None, 0.0) if best is None else (without_supercell(np.linalg.inv(best), q, 0.8 * ball.shortest), best_p)
 
 
-def without_supercell(basis, q):
+def without_supercell(basis, q, shortest):
     """Reduced basis of the lattice after division by 2, 3, 5 or 7 wherever all explained peaks lie on a sub-lattice.
 
     Parameters
@@ -145,25 +145,30 @@ def without_supercell(basis, q):
         Rows, angstrom.
     q : ndarray, shape (n, 3)
         1/angstrom.
+    shortest : float
+        The cell is not divided where that would give a shorter lattice vector, angstrom: where all peaks lie in one plane, nothing else
+        would end it.
 
     Notes
     -----
     If form . h is a multiple of m for all reflections, then form . (a, b, c) / m is a lattice vector too.
     """
+    basis = reduce_basis(basis)
     while True:
         indices = q @ basis.T
         hkl = np.rint(indices).astype(int)
         explained = (np.linalg.norm(indices - hkl, axis=1) < SUPERCELL_TOLERANCE) & np.any(hkl != 0, axis=1)
         if explained.sum() < LEAST_EXPLAINED:
-            return reduce_basis(basis)
+            return basis
         off = np.mean((hkl[explained] @ _FORMS.T) % _MODULI != 0, axis=0)
         worst = int(np.argmin(off))
-        if off[worst] >= OFF_SUBLATTICE:
-            return reduce_basis(basis)
         form, modulus = _FORMS[worst], _MODULI[worst]
-        row = int(np.flatnonzero(form)[0])
-        basis = basis.copy()
-        basis[row] = form @ basis / modulus
+        divided = basis.copy()
+        divided[int(np.flatnonzero(form)[0])] = form @ basis / modulus
+        divided = reduce_basis(divided)
+        if off[worst] >= OFF_SUBLATTICE or np.linalg.norm(divided[0]) < shortest:
+            return basis
+        basis = divided
 
 
 @njit(cache=True)
