@@ -196,6 +196,24 @@ def _friedel_sign(hkl):
     return np.sign(h) * np.sign(k) * np.sign(l) * np.where(np.abs(h) == np.abs(k), 0, np.where(swapped, -1, 1))
 
 
+def folded(hkl):
+    """Equivalents with 0 <= k <= h and 0 <= l."""
+    hkl = np.abs(np.asarray(hkl))
+    hkl[:, :2] = np.sort(hkl[:, :2], axis=1)[:, ::-1]
+    return hkl
+
+
+def true_on_scale(hkl, merged, sigma, truth):
+    """True intensities, on the scale and with the B of the merged ones (from those above 20 sigma)."""
+    key = {tuple(row): value for row, value in zip(truth.hkl.tolist(), truth.intensity, strict=True)}
+    hkl = folded(hkl)
+    true = np.array([key[tuple(row)] for row in hkl.tolist()])
+    s2 = (hkl[:, 0] ** 2 + hkl[:, 1] ** 2) / CELL[0] ** 2 + hkl[:, 2] ** 2 / CELL[2] ** 2
+    strong = (merged > 20 * sigma) & (true > 0)
+    slope, offset = np.polyfit(s2[strong], np.log(merged[strong] / true[strong]), 1)
+    return true * np.exp(offset + slope * s2)
+
+
 def agreement(hkl, merged, truth):
     """R1 on intensities and correlation with the truth, after fitting scale and B as compare_hkl does.
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from observation_simulator import CELL, SPACE_GROUP, agreement, simulate
+from observation_simulator import CELL, SPACE_GROUP, agreement, simulate, true_on_scale
 
 from sfxflow.merging.merge import merge_blocks, merge_observations
 from sfxflow.merging.observations import Collector
@@ -29,15 +29,7 @@ def figures(result, simulated):
 
 def true_of(result, simulated):
     """True intensities of the merged reflections, on the merged scale."""
-    known = {tuple(row): value for row, value in zip(simulated.hkl.tolist(), simulated.intensity, strict=True)}
-    folded = np.abs(hkl_of(result))
-    folded[:, :2] = np.sort(folded[:, :2], axis=1)[:, ::-1]
-    true = np.array([known[tuple(row)] for row in folded.tolist()])
-    merged_i = result.reflections["I"]
-    s2 = (folded[:, 0] ** 2 + folded[:, 1] ** 2) / CELL[0] ** 2 + folded[:, 2] ** 2 / CELL[2] ** 2
-    strong = (merged_i > 20 * result.reflections["sigI"]) & (true > 0)
-    slope, offset = np.polyfit(s2[strong], np.log(merged_i[strong] / true[strong]), 1)
-    return true * np.exp(offset + slope * s2)
+    return true_on_scale(hkl_of(result), result.reflections["I"], result.reflections["sigI"], simulated)
 
 
 @pytest.fixture(scope="module")
