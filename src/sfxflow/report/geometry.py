@@ -76,6 +76,7 @@ def _of_proposal(proposal, anchor):
             ),
             _maps(values, anchor),
             _panels(values),
+            _least_known(values),
         ]
     )
 
@@ -104,7 +105,7 @@ def _maps(values, anchor):
     lengths = np.hypot(arrows[:, 2], arrows[:, 3])
     outlines = [np.array(panel["corners"]) for panel in values["panels"]]
     extent = np.ptp(np.concatenate(outlines), axis=0).max()
-    scale = 0.06 * extent / max(np.percentile(lengths, 95), 1e-3)
+    scale = 0.1 * extent / max(np.percentile(lengths, 95), 1e-3)
     plots = []
     for when, first, colour in (("before", 2, draw.ORANGE), ("after", 4, draw.BLUE)):
         shifts = arrows[:, first : first + 2]
@@ -157,3 +158,16 @@ def _panels(values):
         rows,
         class_="numbers",
     )
+
+
+def _least_known(values):
+    """What the crystals say least about, and the strongest correlation."""
+    weakest, strongest = values.get("weakest"), values.get("correlations")
+    if not weakest or weakest["sigma"] is None:
+        return None
+    parts = ", ".join(f"{fixed(part['part'], 2)} {part['freedom']} of {part['group']}" for part in weakest["parts"][:3])
+    text = f"Known least, to {fixed(weakest['sigma'], 3)} pixel: {parts}."
+    if strongest:
+        pair = strongest[0]
+        text += f" Strongest correlation: {fixed(pair['correlation'], 2)} between {pair['first']} and {pair['second']}."
+    return element("p", text, class_="quiet")
