@@ -94,7 +94,7 @@ def run(args):
         if name in overall and (overall[name] is not None or name != "reference_cc"):
             print(f"{name:16s}{'-' if overall[name] is None else format(overall[name], '.6g')}")
     for remark in result["remarks"]:
-        print(remark)
+        print(f"WARNING: {remark}")
 
 
 def _s_range(settings):
@@ -214,13 +214,15 @@ def _with_reference(dataset, origin, path):
         contents = read_intensities(path)
         n = np.ones(len(contents.hkl), dtype=np.int64)
         reference = Reflections(contents.hkl, contents.I, contents.sigI, n)
-        operations, columns = rotations(contents.group), contents.columns
+        operations, columns, cell = rotations(contents.group), contents.columns, contents.cell
     else:
         contents = read_hkl(path)
         reference, operations, columns = _reflections(contents), _group_in_file(path, contents.point_group), "I"
+        cell = None
     matched = matched_reference(dataset.data, reference, operations, dataset.crystal)
     origin = origin | {"inputs": origin["inputs"] | {"reference": path}, "reference_columns": columns}
-    return dataset._replace(reference=matched), origin
+    dataset = dataset._replace(reference=matched, reference_cell=cell, reference_operations=np.asarray(operations))
+    return dataset, origin
 
 
 def _write_crystfel_tables(folder, dataset, s_min, s_max, n_shells):

@@ -222,10 +222,15 @@ def _report(args, settings, merged):
     reasons, counts = np.unique([text for text in merged.crystals["status"] if text != "merged"], return_counts=True)
     for reason, count in zip(reasons, counts, strict=True):
         print(f"{count} crystals left out: {reason}")
+    if summary["n_unusable"] > 0:
+        print(f"{summary['n_unusable']} observations without a finite intensity, uncertainty or width left out")
     if summary["n_absent"] > 0:
-        print(
-            f"{summary['n_absent']} observations of absent reflections left out, mean I/sigma {summary['absent_mean_i_over_sigma']:.2f}"
+        told = (
+            f"{summary['n_absent']} observations of absent reflections left out, mean I/sigma "
+            f"{summary['absent_mean_i_over_sigma']:.2f} ({summary['mean_i_over_sigma']:.2f} of the others)"
         )
+        wrong = f"WARNING: {told}: they are there, so {args.space_group} is not the space group"
+        print(wrong if summary["absences_are_there"] else told)
     if summary["fallback"]:
         print(f"WARNING: {summary['fallback']}")
     for half in ("half1", "half2"):

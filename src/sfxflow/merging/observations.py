@@ -33,6 +33,8 @@ _LOWEST_POLARISATION = 0.05
 #: Observations that are so much above their uncertainty tell the gain: there counting noise is nearly all of it.
 _STRONG = 15.0
 _FEWEST_STRONG = 3
+#: Absent reflections are there if they have this part of the mean I/sigma of the others, and this many standard deviations of it.
+_ABSENT_PART, _ABSENT_DEVIATIONS = 0.3, 5.0
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,7 @@ class Collector:
         self._shapes, self._hashes, self._counts = [], [], []
         self._gains = []
         self._absent = np.zeros(2)
+        self._present = np.zeros(2)
 
     def add(self, crystals, reflections, first_crystal):
         """One block of the crystals and reflections of a table.
@@ -210,6 +213,7 @@ class Collector:
         owner, hkl, intensity, sigma, excitation, polarisation, number, minus = (
             values[present] for values in (owner, hkl, intensity, sigma, excitation, polarisation, number, minus)
         )
+        self._present += [np.sum(intensity / sigma), len(owner)]
         strong = intensity > _STRONG * sigma
         number_strong = np.bincount(owner[strong], minlength=len(shape))
         above = np.bincount(owner[strong], sigma[strong] ** 2, len(shape))
@@ -260,6 +264,17 @@ class Collector:
     def absent_mean(self):
         """Mean I/sigma of the observations of absent reflections (about 0 where the space group is right), NaN if none."""
         return float(self._absent[0] / self._absent[1]) if self._absent[1] else np.nan
+
+    @property
+    def present_mean(self):
+        """Mean I/sigma of the other observations, NaN if none."""
+        return float(self._present[0] / self._present[1]) if self._present[1] else np.nan
+
+    @property
+    def absences_are_there(self):
+        """Whether reflections that the space group makes absent are measured as if they were not."""
+        mean = self.absent_mean
+        return bool(mean > _ABSENT_PART * self.present_mean and mean * np.sqrt(self._absent[1]) > _ABSENT_DEVIATIONS)
 
 
 def half_of(reciprocal):

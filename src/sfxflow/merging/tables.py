@@ -19,8 +19,8 @@ class Merged:
         h, k, l (CCP4 asymmetric unit), I, sigI, n, I_half1, sigI_half1, n_half1, I_half2, ..., and with anomalous I_plus, ...,
         I_plus_half1, ...
     crystals : dict of ndarray
-        scale, B, width (factor on sigma(q)), rotation (radian, about x and y), energy (relative change), half, n_observations,
-        n_rejected, status.
+        scale, B, width (factor on sigma(q)), rotation (radian, about x and y), energy (relative change), half, delta_cc_half
+        (CC1/2 of all data less that without the crystal), n_observations, n_rejected, status.
     partiality : dict of ndarray
         The curve (`partiality.PartialityCurve.arrays`) and `reference_width` R (1/angstrom): an observation's partiality is
         R / (width sigma(q)) times the curve, but with the model 'unity'.
@@ -102,6 +102,7 @@ def _crystals(run):
         "rotation": run.state[:, 3:5],
         "energy": run.state[:, 5],
         "half": run.half + 1,
+        "delta_cc_half": run.gained,
         "n_observations": np.where(run.active == 1, run.counts - rejected, 0),
         "n_rejected": rejected,
         "status": [text or "merged" for text in run.status],
@@ -119,6 +120,8 @@ def _summary(run, remark):
         "n_observations": collector.n_observations,
         "n_absent": collector.n_absent,
         "absent_mean_i_over_sigma": collector.absent_mean,
+        "mean_i_over_sigma": collector.present_mean,
+        "absences_are_there": collector.absences_are_there,
         "n_unusable": collector.n_unusable,
         "gain": float(np.median(collector.gain)) if len(run.state) else 0.0,
         "prior_widths": dict(zip(scaling.PARAMETERS, run.priors.tolist(), strict=True)),

@@ -16,6 +16,8 @@ _NEARLY_EMPTY, _INCOMPLETE = 0.3, 0.9
 _ONE_ORIENTATION = 0.9
 #: Failed frames from this fraction on are a warning, fewer a note.
 _MANY_FAILED = 0.1
+#: The same for observations that can't be used.
+_MANY_UNUSABLE = 0.01
 
 
 class Warning_(NamedTuple):
@@ -113,8 +115,13 @@ def _merging(dataset):
     left_out = np.count_nonzero(np.asarray(dataset.crystals["status"], dtype=object) != "merged")
     if left_out:
         yield 2 * left_out > n, f"{left_out} of {n} crystals were left out of the merged data."
+    unusable = attrs.get("n_unusable", 0)
+    if unusable:
+        part = unusable / (unusable + attrs.get("n_observations", 0))
+        text = f"{count(unusable)} observations have no finite intensity, uncertainty or width and were left out."
+        yield part > _MANY_UNUSABLE, text
     absent = attrs.get("absent_mean_i_over_sigma")
-    if is_number(absent) and attrs.get("n_absent", 0) >= 10 and absent > 3.0:
+    if attrs.get("absences_are_there") or (is_number(absent) and attrs.get("n_absent", 0) >= 10 and absent > 3.0):
         text = (
             f"{attrs['n_absent']} observations that {attrs['space_group']} makes absent have a mean I/sigma of {absent:.1f}: "
             "the space group may be wrong."

@@ -30,6 +30,10 @@ _WITHOUT_HALVES = {"n_bijvoet_pairs": "n_bijvoet_pairs", "r_ano": "r_ano"}
 
 #: Fewer common reflections than this make no figure of agreement.
 _FEW = 3
+#: A reference is of another crystal if a cell length differs by more than this part, or an angle by so many degrees, or if it does not
+#: correlate with the data: by less than this, or than so many standard deviations of chance, over enough reflections.
+_CELL_LENGTH, _CELL_ANGLE = 0.05, 3.0
+_LOW_CC, _DEVIATIONS, _ENOUGH = 0.2, 3.0, 20
 
 
 class Dataset(NamedTuple):
@@ -49,6 +53,10 @@ class Dataset(NamedTuple):
     bijvoet_are_halves : bool
     reference : Reflections
         As `tables.matched_reference` gives it.
+    reference_cell : tuple of 6 floats
+        Of the reference, where it is known.
+    reference_operations : ndarray of int, shape (m, 3, 3)
+        Point group of the reference.
     """
 
     crystal: Crystal
@@ -58,6 +66,8 @@ class Dataset(NamedTuple):
     bijvoet_halves: tuple | None = None
     bijvoet_are_halves: bool = False
     reference: Reflections | None = None
+    reference_cell: tuple | None = None
+    reference_operations: np.ndarray | None = None
 
 
 def tables(dataset, s_min=None, s_max=None, n_shells=10):
@@ -141,7 +151,33 @@ def remarks(dataset, overall):
         )
     if dataset.reference is not None and overall["n_reference"] < _FEW:
         found.append(f"Data and reference share {overall['n_reference']} reflections: too few to compare.")
+    if dataset.reference is not None:
+        found += _another_crystal(dataset, overall)
     return found
+
+
+def _another_crystal(dataset, overall):
+    """Sentences on a reference whose cell, point group or intensities do not fit the data."""
+    own = dataset.crystal
+    if dataset.reference_cell is not None:
+        lengths = np.abs(np.divide(dataset.reference_cell[:3], own.parameters[:3]) - 1.0)
+        angles = np.abs(np.subtract(dataset.reference_cell[3:], own.parameters[3:]))
+        if lengths.max() > _CELL_LENGTH or angles.max() > _CELL_ANGLE:
+            cells = [" ".join(f"{value:.4g}" for value in cell) for cell in (dataset.reference_cell, own.parameters)]
+            yield f"The reference has the cell {cells[0]}, the data have {cells[1]}: it is of another crystal."
+    if dataset.reference_operations is not None:
+        ours, theirs = (
+            {tuple((sign * rotation).ravel().tolist()) for rotation in operations for sign in (1, -1)}
+            for operations in (own.operations, dataset.reference_operations)
+        )
+        if not (ours <= theirs or theirs <= ours):
+            yield "The reference is merged in a point group that does not fit that of the data: it is of another crystal."
+    cc, n = overall["reference_cc"], overall["n_reference"]
+    if n >= _ENOUGH and cc is not None and cc < max(_LOW_CC, _DEVIATIONS / np.sqrt(n)):
+        yield (
+            f"Data and reference correlate by {cc:.3f} over {n} reflections: the reference is of another crystal, or indexed in another "
+            "way, or the data hold nothing."
+        )
 
 
 def _common_range(dataset, s_min, s_max):
