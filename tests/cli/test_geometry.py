@@ -130,12 +130,24 @@ def right(tmp_path_factory):
     return Wrong(tmp_path_factory.mktemp("right"), n_frames=16)
 
 
-def test_few_crystals_fall_back_and_say_so(right, tmp_path, capsys):
-    status, _, proposal = right.propose(tmp_path)
+def test_few_crystals_fall_back_and_say_so_in_the_report_too(right, tmp_path, capsys):
+    folder = tmp_path / "results/builtin/geometry/demo/detector"
+    folder.parent.mkdir(parents=True)
+    status, _, proposal = right.propose(folder)
     assert status == 0
     values = json.loads(proposal.read_text())
     assert any("fewer than min_crystals (50): only the overall shift" in note for note in values["notes"])
     assert "NOTE: " in capsys.readouterr().out
+    account, page = tmp_path / "results/builtin/runs/one/frames.tsv", tmp_path / "index.html"
+    account.parent.mkdir(parents=True)
+    assert right.stage("frames", "--chunks", right.indexed, "--n-frames", 16, "--output", account) == 0
+    report = ("--frames", account, "--output", page, "--geometries")
+    assert right.stage("report", *report, tmp_path / "results/builtin/geometry") == 0
+    text = page.read_text()
+    assert "Proposed geometries" in text and "builtin, dataset demo, proposed geometry detector" in text
+    # A folder that is not there holds no proposals.
+    assert right.stage("report", *report, tmp_path / "none") == 0
+    assert "Proposed geometries" not in page.read_text()
 
 
 def test_files_that_do_not_belong_together(right, tmp_path, capsys):
