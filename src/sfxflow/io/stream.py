@@ -15,8 +15,9 @@ _REFLECTION_FORMATS = ((10, 2),) * 4 + ((6, 1),) * 2
 _REFLECTION_GAPS = (1,) * 7
 #: What stands for a bandwidth of nothing, as in CrystFEL.
 _NO_BANDWIDTH = 1e-8
-#: 98 % of a normal distribution lie within so many standard deviations: CrystFEL's profile radius holds 98 % of the peaks.
-_PROFILE_SIGMAS = 2.3263478740408408
+#: indexamajig's profile radius over sigma(q) of the same crystals, median of 360 simulated ones; it holds 98 % of the peaks that were found, of which
+#: those far off the Ewald sphere are missing.
+_PROFILE_SIGMAS = 1.1
 #: An intensity so many sigma below zero is implausible, as in CrystFEL.
 _IMPLAUSIBLE = -5.0
 
@@ -48,8 +49,8 @@ class StreamWriter:
     Notes
     -----
     A crystal whose camera length has a relative excess e is written with its reciprocal axes times (1 + e): with the frame's wavelength this gives
-    the directions of its rays, and the excitation errors up to the factor 1 + e. The profile radius is the distance from the Ewald sphere within which
-    98 % of a Gaussian lattice point's peaks lie at the root mean square |q| of the crystal's reflections: CrystFEL's definition.
+    the directions of its rays, and the excitation errors up to the factor 1 + e. The profile radius is 1.1 sigma(q) at the root mean square |q| of the
+    crystal's reflections, which is what indexamajig finds for the same crystals: partialator's models rest on it.
     """
 
     def __init__(self, handle, detector, geometry, cell, command):

@@ -118,7 +118,7 @@ def test_a_frame_with_peaks_and_a_crystal(detector):
         "lattice_type = tetragonal",
         "centering = P",
         "unique_axis = c",
-        "profile_radius = 0.00465 nm^-1",
+        "profile_radius = 0.00220 nm^-1",
         "predict_refine/det_shift x = -0.020 y = 0.010 mm",
         "diffraction_resolution_limit = 5.00 nm^-1 or 2.00 A",
         "num_reflections = 3",
@@ -169,12 +169,12 @@ def test_an_excess_of_the_camera_length_leaves_rays_and_excitation_errors_as_the
 
 
 def test_profile_radius_grows_with_mosaicity(detector):
-    """98 % of a normal distribution of sigma^2 = R0^2 + (eta q)^2 at the root mean square q."""
+    """1.1 sigma, sigma^2 = R0^2 + (eta q)^2 at the root mean square q."""
     rows = reflections(n=1)
     q = np.linalg.norm(np.array([-0.01264, -31 * 0.01264, 14 * 0.02639]))
     text = written(detector, [(crystal(mosaicity=np.float32(1e-3)), rows)])[0]
     radius = float(re.search(r"profile_radius = (\S+)", text)[1])
-    assert radius == pytest.approx(10 * 2.32635 * np.hypot(2e-4, 1e-3 * q), abs=1e-5)
+    assert radius == pytest.approx(10 * 1.1 * np.hypot(2e-4, 1e-3 * q), abs=1e-5)
 
 
 def test_saturated_and_implausible_reflections_are_counted(detector):
