@@ -294,3 +294,35 @@ def test_lists_in_other_point_groups(capsys, tmp_path, out, cell):
     merged = merged_file(tmp_path / "m.h5")
     error = failing(capsys, tmp_path, ["--merged", merged, "--reference", str(tmp_path / "a.hkl2")], out)
     assert "a.hkl2, line 2: 'unknown' is not a point group" in error
+
+
+def reference_mtz(path, cell=CELL, group="P 43 21 2", intensities=None):
+    hkl, intensity = truth()
+    header = Header("t", "d", gemmi.SpaceGroup(group), cell, 1.0, [])
+    values = intensity if intensities is None else intensities(intensity)
+    write_merged_mtz(path, header, hkl, [("IMEAN", "J", values), ("SIGIMEAN", "Q", np.full(len(hkl), 4.0))])
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("reference", "remark"),
+    [
+        ({"cell": (40, 40, 66, 90, 90, 90)}, "The reference has the cell 40 40 66 90 90 90, the data have 40 40 60 90 90 90"),
+        ({"cell": (40, 40, 60, 90, 90, 94)}, "The reference has the cell"),
+        ({"group": "P 3 2 1", "cell": (40, 40, 60, 90, 90, 120)}, "merged in a point group that does not fit"),
+        ({"intensities": lambda i: np.random.default_rng(9).permutation(i)}, "the reference is of another crystal, or indexed"),
+    ],
+)  # fmt: skip
+def test_a_reference_of_another_crystal(tmp_path, out, capsys, reference, remark):
+    path = reference_mtz(tmp_path / "r.mtz", **reference)
+    assert main(["figures_of_merit", "--merged", merged_file(tmp_path / "m.h5"), "--reference", path, *out]) == 0
+    assert any(remark in found for found in figures(tmp_path)["remarks"])
+    assert f"WARNING: {figures(tmp_path)['remarks'][0]}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("group", ["P 43 21 2", "P 43"])
+def test_a_reference_of_this_crystal_has_no_remark(tmp_path, out, group):
+    path = reference_mtz(tmp_path / "r.mtz", cell=(40.3, 40.3, 60.5, 90, 90, 90), group=group)
+    assert main(["figures_of_merit", "--merged", merged_file(tmp_path / "m.h5"), "--reference", path, *out]) == 0
+    assert figures(tmp_path)["remarks"] == []
+    assert figures(tmp_path)["overall"]["reference_cc"] > 0.99

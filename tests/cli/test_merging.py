@@ -249,7 +249,10 @@ def test_bad_files(folder, simulated, capsys, make, message):
         ({"more": ("--d-min", "-2")}, r"--d-min -2\.0: a resolution in angstrom above 0"),
         ({"more": ("--settings", '{"cycels": 3}')}, "merging.cycels: no such setting; did you mean cycles"),
         ({"more": ("--settings", '{"cycles": 0}')}, "merging.cycles: 0 is below 1"),
-        ({"more": ("--settings", '{"partiality": "ggpm"}')}, "'ggpm' is not one of empirical, gaussian, xsphere, unity"),
+        (
+            {"more": ("--settings", '{"partiality": "ggpm"}')},
+            "'ggpm' is not one of empirical, gaussian, xsphere, unity",
+        ),
         ({"cell": "none.cell"}, r"none\.cell: the cell can't be read"),
     ],
 )
@@ -268,3 +271,30 @@ def _complains(capsys, message):
     assert "Traceback" not in said
     assert len(said.splitlines()) == 1
     assert re.search(message, said), said
+
+
+def test_values_that_are_not_numbers_are_counted(folder, simulated, capsys):
+    """NaN intensities and uncertainties, zero uncertainties: left out, told and kept in the file."""
+    n = len(simulated.reflections["I"])
+    intensity, sigma = simulated.reflections["I"].copy(), simulated.reflections["sigI"].copy()
+    intensity[5:25], sigma[100], sigma[101] = np.nan, np.inf, 0.0
+    files = [write_chunk(folder / "a.h5", simulated, range(45), reflections={"I": intensity, "sigI": sigma})]
+    assert merge(folder, files) == 0
+    assert "22 observations without a finite intensity, uncertainty or width left out" in capsys.readouterr().out
+    merged, _, _, attrs = read_merged(folder / "merged.h5")
+    assert attrs["n_unusable"] == 22
+    assert attrs["n_observations"] == n - 22
+    assert np.isfinite(merged["I"]).all()
+
+
+def test_a_space_group_whose_absences_are_there(folder, simulated, capsys):
+    reflections = {name: simulated.reflections[name].copy() for name in ("h", "k", "l", "excitation_error")}
+    chosen = np.random.default_rng(4).choice(len(reflections["h"]), 60, replace=False)
+    for name, value in {"h": 5, "k": 0, "l": 0, "excitation_error": 0}.items():
+        reflections[name][chosen] = value
+    files = [write_chunk(folder / "a.h5", simulated, range(45), reflections=reflections)]
+    assert merge(folder, files) == 0
+    said = capsys.readouterr().out
+    found = r"WARNING: 60 observations of absent reflections left out, mean I/sigma \d+\.\d+ \(\d+\.\d+ of the others\): they are"
+    assert re.search(found + " there, so P43212 is not the space group", said), said
+    assert read_merged(folder / "merged.h5")[3]["absences_are_there"]

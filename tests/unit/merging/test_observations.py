@@ -135,3 +135,28 @@ def test_half_sets_are_about_equal_and_of_the_crystal_alone():
     halves = half_of(matrices)
     assert abs(halves.mean() - 0.5) < 0.05
     np.testing.assert_array_equal(half_of(matrices[::-1])[::-1], halves)
+
+
+@pytest.mark.parametrize(("part", "there"), [(1.0, True), (0.0, False)])
+def test_absences_that_are_there(part, there):
+    """Forty observations take the indices of absent reflections: with their own intensities, or with noise about zero."""
+    simulated = simulate(20, seed=1, d_min=4.0)
+    changed = {name: values.copy() for name, values in simulated.reflections.items()}
+    chosen = np.random.default_rng(2).choice(len(changed["h"]), 40, replace=False)
+    for name, value in {"h": 3, "k": 0, "l": 0}.items():
+        changed[name][chosen] = value
+    changed["excitation_error"][chosen] = 0.0
+    noise = np.random.default_rng(3).normal(size=40) * changed["sigI"][chosen]
+    changed["I"][chosen] = part * changed["I"][chosen] + (1 - part) * noise
+    collector = Collector(CELL, space_group(SPACE_GROUP))
+    collector.add(simulated.crystals, changed, 0)
+    assert collector.n_absent == 40
+    assert collector.absences_are_there == there
+    kept = np.delete(changed["I"] / changed["sigI"], chosen)
+    assert collector.present_mean == pytest.approx(kept.mean(), rel=1e-4)
+
+
+def test_no_observation_no_absence():
+    collector = Collector(CELL, space_group(SPACE_GROUP))
+    assert not collector.absences_are_there
+    assert np.isnan(collector.present_mean)

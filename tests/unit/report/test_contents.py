@@ -91,3 +91,45 @@ def test_robust_spread_is_the_standard_deviation_and_ignores_outliers():
     median, spread = robust_spread(values)
     assert median == pytest.approx(5.0, abs=0.01)
     assert spread == pytest.approx(0.2, rel=0.05)
+
+
+def merged_dataset(**attrs):
+    crystals = {"status": ["merged"] * 20}
+    return Dataset(
+        "builtin", "builtin", "d", "folder", {"space_group": "P 1", "provenance": "{}"} | attrs, {"I": np.ones(9)}, crystals
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("attrs", "serious", "text"),
+    [
+        ({"n_unusable": 5, "n_observations": 95}, True, "5 observations have no finite intensity"),
+        ({"n_unusable": 5, "n_observations": 9995}, False, "5 observations have no finite intensity"),
+        (
+            {"absences_are_there": True, "n_absent": 40, "absent_mean_i_over_sigma": 2.0},
+            True,
+            "40 observations that P 1 makes absent have a mean I/sigma of 2.0: the space group may be wrong",
+        ),
+    ],
+)
+def test_what_merging_left_out(attrs, serious, text):
+    assert any(text in found for found in texts(dataset_warnings(merged_dataset(**attrs)), serious))
+    assert texts(dataset_warnings(merged_dataset()), serious) == []
+
+
+def group(n_crystals, *remarks):
+    return {"group": "light", "split_by": "laser", "n_crystals": n_crystals, "remarks": list(remarks), "overall": {}}
+
+
+def test_warnings_of_groups():
+    dataset = merged_dataset()
+    dataset.groups.append(group(0, "nothing merged"))
+    assert texts(dataset_warnings(dataset)) == [
+        "Group light (by laser) is empty: none of the merged crystals belongs to it."
+    ]
+    dataset.groups[:] = [group(5, "Too few.")]
+    assert texts(dataset_warnings(dataset)) == ["Group light (by laser): Too few."]
+    dataset.differences.extend(
+        [{"n_crystals": [5, 0], "remarks": ["no"]}, {"n_crystals": [5, 5], "remarks": ["Chance."]}]
+    )
+    assert texts(dataset_warnings(dataset), serious=False) == ["Chance."]
