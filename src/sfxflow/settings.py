@@ -175,6 +175,11 @@ class Merging:
     max_excitation: float = setting(3.5, "observations farther off the Ewald sphere are left out, sigma(q)", low=0.5)
     min_partiality: float = setting(0.02, "observations with a smaller partiality are left out", low=0, high=1)
     anomalous: bool = setting(False, "keep Friedel pairs apart")
+    reject_delta_cc: float | None = setting(
+        None,
+        "crystals whose delta-CC1/2 is so many standard deviations below the mean are left out; none: all are kept",
+        low=0,
+    )
     independent_halves: bool = setting(
         False, "fit scales, curve and weights of each half set with its own crystals only: two more runs"
     )

@@ -79,7 +79,7 @@ def run(args):
         name: merged.crystals[name] for name in ("scale", "B", "width", "n_observations", "n_rejected", "status")
     }
     # of the crystals as well, but not in the columns that every merger has
-    more = {f"crystal_{name}": merged.crystals[name] for name in ("rotation", "energy", "half")}
+    more = {f"crystal_{name}": merged.crystals[name] for name in ("rotation", "energy", "half", "delta_cc_half")}
     if split:
         more["crystal_group"] = own_group
     if ways:

@@ -44,10 +44,72 @@ _LEAST_FREEDOM = 0.05
 
 
 @njit(cache=True, nogil=True)
+def _add_moments(own, sign, moments):
+    """Add a reflection, of which `own` are the sums, to the moments of `cc_half`; with sign -1, take it out."""
+    if own[3] > 1.5 and own[1] > 0.0:
+        mean = own[0] / own[1]
+        moments[0] += sign
+        moments[1] += sign * mean
+        moments[2] += sign * mean * mean
+        moments[3] += sign * max(own[2] - own[0] * mean, 0.0) / ((own[3] - 1.0) * own[1])
+
+
+@njit(cache=True, nogil=True)
+def cc_half_moments(merged):
+    """Of reflections measured more than once: their number, sums of I and I^2, and sum of the variances of I.
+
+    Parameters
+    ----------
+    merged : float64, shape (n_reflections, 4)
+        As `kernels.merge_block` fills them.
+
+    Returns
+    -------
+    ndarray of float64, shape (4,)
+    """
+    moments = np.zeros(4)
+    for h in range(len(merged)):
+        _add_moments(merged[h], 1.0, moments)
+    return moments
+
+
+@njit(cache=True, nogil=True)
+def cc_half(moments):
+    """CC1/2 by the sigma-tau method, without half sets: (s^2 - e^2) / (s^2 + e^2), NaN if there are fewer than 2 reflections.
+
+    s^2 is the variance of the merged intensities over the reflections, e^2 the mean of their own variances (Assmann, Brehm &
+    Diederichs 2016, J. Appl. Cryst. 49, 1021-1028, doi:10.1107/S1600576716005471, equation 1, with the variance of a half set's
+    intensity twice that of the whole).
+    """
+    if moments[0] < 1.5:
+        return np.nan
+    spread = moments[2] / moments[0] - (moments[1] / moments[0]) ** 2
+    error = moments[3] / moments[0]
+    return (spread - error) / (spread + error) if spread + error > 0.0 else np.nan
+
+
+@njit(cache=True, nogil=True)
+def _cc_half_without(reflections, parts, n, left, moments):
+    """CC1/2 without the observations of one crystal; `left` is the same afterwards as before."""
+    changed = moments.copy()
+    for i in range(n):
+        own = left[reflections[i]]
+        _add_moments(own, -1.0, changed)
+        for k in range(4):
+            own[k] -= parts[i, k]
+        _add_moments(own, 1.0, changed)
+    for i in range(n):
+        own = left[reflections[i]]
+        for k in range(4):
+            own[k] += parts[i, k]
+    return cc_half(changed)
+
+
+@njit(cache=True, nogil=True)
 def assess_block(
     offsets, reflection, excitation, intensity, sigma, polarisation, azimuth, weight,
     state, shape, active, slot, q, current, intensities, total, prior, curve, slope, spread, numbers,
-    precision, fitted, levels, known, added, common, squares,
+    precision, fitted, levels, known, added, merged, common, squares, gained,
 ):  # fmt: skip
     """Add what the crystals' parameters do to the variances, and the squares of the residuals. See `kernels.fit_block`.
 
@@ -63,11 +125,15 @@ def assess_block(
         Sums of g^2 / var of all data, not 0.
     added : float64, shape (n_reflections,)
         `common` of all data, divided by `known`, from a pass before, or zeros where `squares` are of no interest.
+    merged : float64, shape (n_reflections, 4)
+        The sums of `kernels.merge_block`, of all data together.
     common : float64, shape (n_reflections, n_slots)
         Out, added: sum of (w g I)^2 d^T C d of each part of the data and, in the second half of the slots, of the Friedel mates.
     squares : float64, shape (n_bins, 4)
         Out, added: sums for `errors.scatter` of 1, s, s^2 r^2 and s (2 s - 1), where r^2 is residual^2 / (u (1 - t)) and s the
-        observation's robust weight, each counting by its part in the merged intensity.
+        observation's robust weight, each counting as far as it tells of its own variance.
+    gained : float64, shape (n_crystals,)
+        Out: CC1/2 of all data less that without the crystal; NaN for crystals that are not merged.
     """
     mates = common.shape[1] // 2
     longest = 0
@@ -77,9 +143,16 @@ def assess_block(
     source = np.empty(longest, np.int64)
     matrix, covariance = np.empty((2, N_PARAMETERS, N_PARAMETERS))
     vector, derivative = np.empty((2, N_PARAMETERS))
+    left = merged.copy()
+    parts = np.empty((longest, 4))
+    numbers_of = np.empty(longest, np.int64)
+    moments = cc_half_moments(merged)
+    with_all = cc_half(moments)
+    gained[:] = np.nan
     for c in range(len(offsets) - 1):
         if active[c] != 1:
             continue
+        n_merged = 0
         own_state, own_shape = state[c], shape[c]
         # where groups are merged apart but compared with the whole, there are more slots than parts
         part_of = min(slot[c] // 2, len(total) - 1)
@@ -120,6 +193,9 @@ def assess_block(
             share = weight[j] / FULL_WEIGHT
             w = share / variance
             mate = int(reflection[j] >= MINUS)
+            numbers_of[n_merged] = h
+            parts[n_merged] = w * g * packed[OBSERVED, i], w * g * g, w * packed[OBSERVED, i] ** 2, 1.0
+            n_merged += 1
             adds = w * w * g * g * spreading
             common[h, slot[c] + mates * mate] += adds
             # the others without Wilson's distribution, which would take a part of the residual away
@@ -137,3 +213,4 @@ def assess_block(
             own[1] += telling * share
             own[2] += telling * share * share * square
             own[3] += telling * share * (2.0 * share - 1.0)
+        gained[c] = with_all - _cc_half_without(numbers_of, parts, n_merged, left, moments)

@@ -58,6 +58,7 @@ class Run:
         self.sums = np.zeros((len(self.q), 4, 5))
         self.apart = self.sums.reshape(len(self.q), 2, 1, 2, 5)
         self.total = self.sums.sum(axis=1)
+        self.gained = np.full(n, np.nan)
         self.scatter = np.ones(errors.N_RANGES)
         self.levels = np.zeros(errors.N_RANGES - 1)
 
@@ -151,6 +152,7 @@ class Run:
         intensities = self.posterior()
         self.levels = errors.ranges(intensities, self.total[:, 3] >= 2)
         squares = {}
+        merged = np.ascontiguousarray(self.total[:, :4])
         known = np.maximum(self.total[:, 1], 1e-300)
         added = np.zeros(len(self.q))
 
@@ -160,8 +162,8 @@ class Run:
             assess_block(
                 block.offsets, *block.columns.values(), self.state[own], self.shape[own], self.active[own], self.slot[own],
                 self.q, self.current, intensities, total, self.prior, self.curve.values, self.curve.slopes, self.curve.spread,
-                self.numbers, precision, self.fitted, self.levels, known, added, common,
-                squares[block.first_crystal],
+                self.numbers, precision, self.fitted, self.levels, known, added, merged, common,
+                squares[block.first_crystal], self.gained[own],
             )  # fmt: skip
 
         added += self._added(work, (len(self.q), self.apart[0, ..., 0].size)).sum(axis=1) / known
@@ -176,6 +178,17 @@ class Run:
         if self.apart.shape[2] == 1:
             return scaling.known_of_mates(self.sums, self.settings.anomalous)[None]
         return scaling.known_of_groups(self.apart[..., :4], self.settings.anomalous)
+
+    def reject(self, deviations):
+        """Leave out crystals whose delta-CC1/2 is so many standard deviations below the mean, and negative; returns how many."""
+        merged = self.gained[self.active == 1]
+        if not np.isfinite(merged).any():
+            return 0
+        limit = min(np.nanmean(merged) - deviations * np.nanstd(merged), 0.0)
+        worse = (self.active == 1) & (self.gained < limit)
+        self.status[worse] = scaling.LOWERS_CC
+        self.active[worse] = 0
+        return int(worse.sum())
 
     def posterior(self):
         """Intensities: the merged ones with Wilson's distribution as prior."""

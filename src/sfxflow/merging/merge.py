@@ -112,4 +112,8 @@ def _merged(blocks, collector, settings, threads, progress, parts, only=None):
             progress(run.describe(cycle))
     run.merge(*apart)
     run.assess()
+    if settings.reject_delta_cc is not None and run.reject(settings.reject_delta_cc):
+        run.cycle(settings.cycles, *apart)
+        run.merge(*apart)
+        run.assess()
     return merged_tables(run, parts=parts)

@@ -18,6 +18,7 @@ _N_SHELLS = 20
 #: Order of a relative difference of Friedel mates or of groups, for the weights with which its mean square is found.
 _DIFFERENCE_SCALE = 0.05
 NOT_ASKED_FOR = "left out of this run"
+LOWERS_CC = "lowers CC1/2"
 _UNLIKE = "intensities do not agree with the other crystals"
 
 
@@ -208,7 +209,8 @@ def judged(run, agreement):
     crystals predict its intensities better than Wilson's distribution does. Crystals that fail go on being fitted.
     """
     status = first_status(run.counts)
-    status[run.status == NOT_ASKED_FOR] = NOT_ASKED_FOR
+    for text in (NOT_ASKED_FOR, LOWERS_CC):
+        status[run.status == text] = text
     tried = status == ""
     used, above, below, gained = run.quality[:, :4].T
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,10 +1,12 @@
 """What the crystals' parameters add to the variances, against the whole normal matrix written down plainly."""
 
 import numpy as np
-from observation_simulator import CELL, SPACE_GROUP, simulate
+from observation_simulator import CELL, SPACE_GROUP, agreement, simulate
 
 from sfxflow.merging import kernels
+from sfxflow.merging.assessment import cc_half, cc_half_moments
 from sfxflow.merging.cycles import Run
+from sfxflow.merging.merge import merge_observations
 from sfxflow.merging.observations import FULL_WEIGHT, MINUS, Collector
 from sfxflow.settings import Merging
 from sfxflow.symmetry import space_group
@@ -73,3 +75,62 @@ def _whole_problem(run):
             coupling[h, own] += w * g * intensities[h] * derivative
             matrix[own, own] += w * intensities[h] ** 2 * np.outer(derivative, derivative)
     return np.maximum(known, 1e-300), known > 0, matrix, coupling
+
+
+def test_delta_cc_half_is_that_of_a_merge_without_the_crystal():
+    simulated = simulate(40, seed=42, d_min=3.5)
+    collector = Collector(CELL, space_group(SPACE_GROUP))
+    run = Run([collector.add(simulated.crystals, simulated.reflections, 0)], collector, Merging(), threads=1)
+    for cycle in range(6):
+        run.cycle(cycle)
+    run.merge()
+    run.assess()
+    before = run.total[:, :4].copy()
+    with_all = sigma_tau(before)
+    assert 0.9 < with_all < 1
+    for c in np.flatnonzero(run.active == 1)[::7]:
+        run.active[c] = 0
+        run.merge()
+        run.active[c] = 1
+        np.testing.assert_allclose(run.gained[c], with_all - sigma_tau(run.total), rtol=1e-6, atol=1e-12)
+
+
+def sigma_tau(sums):
+    """CC1/2 from the variance of the means and their own variances."""
+    sums = sums[sums[:, 3] > 1.5]
+    mean = sums[:, 0] / sums[:, 1]
+    error = np.mean((sums[:, 2] - sums[:, 0] * mean) / (sums[:, 3] - 1) / sums[:, 1])
+    return (np.var(mean) - error) / (np.var(mean) + error)
+
+
+def test_sigma_tau_is_the_correlation_of_half_sets():
+    rng = np.random.default_rng(6)
+    true, n = rng.exponential(size=20_000), 8
+    y = true[:, None] + 2 * rng.normal(size=(len(true), n))
+    sums = np.stack([y.sum(axis=1), np.full(len(true), n), (y**2).sum(axis=1), np.full(len(true), n)], axis=1)
+    halves = np.corrcoef(y[:, ::2].mean(axis=1), y[:, 1::2].mean(axis=1))[0, 1]
+    assert abs(cc_half(cc_half_moments(sums.astype(float))) - halves) < 0.02
+    assert np.isnan(cc_half(cc_half_moments(np.zeros((3, 4)))))
+
+
+def test_noisy_crystals_are_left_out_on_request():
+    """Every twelfth crystal has its intensities multiplied by log-normal noise."""
+    simulated = simulate(120, seed=43, d_min=2.5)
+    rng = np.random.default_rng(7)
+    noisy = simulated.reflections["crystal"] % 12 == 0
+    factor = np.where(noisy, np.exp(rng.normal(0, 0.7, len(noisy))), 1.0)
+    reflections = simulated.reflections | {name: simulated.reflections[name] * factor for name in ("I", "sigI")}
+    kept, strict = (
+        merge_observations(simulated.crystals, reflections, CELL, space_group(SPACE_GROUP), Merging(reject_delta_cc=k))
+        for k in (None, 2.0)
+    )
+    rejected = np.array(strict.crystals["status"]) == "lowers CC1/2"
+    assert not np.any(np.array(kept.crystals["status"]) == "lowers CC1/2")
+    assert np.mean(np.flatnonzero(rejected) % 12 == 0) > 0.6
+    assert 2 <= rejected.sum() <= 12
+    assert np.all(strict.crystals["n_observations"][rejected] == 0)
+    r1 = [
+        agreement(np.stack([m.reflections[x] for x in "hkl"], axis=1), m.reflections["I"], simulated)[0]
+        for m in (kept, strict)
+    ]
+    assert r1[1] < r1[0]
