@@ -1,6 +1,6 @@
 """R1 against the simulator's truth after merging, beside partialator's models on the same observations.
 
-    python benchmarks/against_partialator.py [--json FILE] [--folder DIR] [--sizes 110,250] [--spots gaussian,sphere]
+    python benchmarks/against_partialator.py [--json FILE] [--folder DIR] [--sizes 110,250] [--spots gaussian,sphere] [--models offset]
 
 1000 crystals of each spot model (Gaussian; sphere with a SASE spectrum; mosaic blocks) are simulated as frames, and go through peaks, indexing and
 integration once. sfxflow merges the integrated files of the first 110, 250 and 1000; partialator merges the same observations, written by `sfxflow stream`,
@@ -48,15 +48,15 @@ _LIMIT = 1800
 _ITERATIONS = 3
 
 
-def measure(spots=tuple(SPOTS), sizes=SIZES, folder=None):
+def measure(spots=tuple(SPOTS), sizes=SIZES, models=MODELS, folder=None):
     """Rows for every spot model and number of crystals."""
     if folder:
-        return [row for name in spots for row in _spot_model(name, sizes, Path(folder))]
+        return [row for name in spots for row in _spot_model(name, sizes, models, Path(folder))]
     with tempfile.TemporaryDirectory() as scratch:
-        return [row for name in spots for row in _spot_model(name, sizes, Path(scratch))]
+        return [row for name in spots for row in _spot_model(name, sizes, models, Path(scratch))]
 
 
-def _spot_model(name, sizes, scratch):
+def _spot_model(name, sizes, models, scratch):
     folder = scratch / name
     folder.mkdir(parents=True, exist_ok=True)
     _make_observations(name, folder, max(sizes))
@@ -69,7 +69,7 @@ def _spot_model(name, sizes, scratch):
             Row(f"R1, {name}, {n} crystals, sfxflow", "", _r1(ours, truth), "%", None, f"{len(ours)} reflections, "
                 f"{observations / n:.0f} observations a crystal")
         ]  # fmt: skip
-        rows += _beside(name, n, ours, truth, _partialator_lists(folder, n))
+        rows += _beside(name, n, ours, truth, _partialator_lists(folder, n, models))
     return rows
 
 
@@ -143,7 +143,7 @@ def _merged(folder, n):
     return _by_key(np.column_stack([table[name] for name in "hkl"]), table["I"])
 
 
-def _partialator_lists(folder, n):
+def _partialator_lists(folder, n, models):
     """(label, merged intensities, CPU seconds) of every run of partialator that can be done."""
     if not shutil.which("partialator"):
         print("partialator is not installed: sfxflow's own R1 only", file=sys.stderr)
@@ -160,7 +160,7 @@ def _partialator_lists(folder, n):
         streams.append(("indexamajig's ", _indexamajig(folder, n)))
     found = []
     for label, path in streams:
-        for model in MODELS:
+        for model in models:
             merged, seconds = _partialator(path, model)
             if merged is None:
                 print(f"partialator {model} on {path.name} did not end well: left out", file=sys.stderr)
@@ -257,9 +257,11 @@ def _parsed():
     parser.add_argument("--folder", metavar="DIR")
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)))
     parser.add_argument("--spots", default=",".join(SPOTS))
+    parser.add_argument("--models", default=",".join(MODELS))
     return parser.parse_args()
 
 
 if __name__ == "__main__":
     options = _parsed()
-    main(lambda: measure(options.spots.split(","), [int(n) for n in options.sizes.split(",")], options.folder))
+    sizes = [int(n) for n in options.sizes.split(",")]
+    main(lambda: measure(options.spots.split(","), sizes, options.models.split(","), options.folder))
