@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from sfxflow.integration.background import median
 from sfxflow.integration.rings import (
     MIN_PIXELS,
     Integrated,
@@ -36,6 +37,8 @@ _LEAST = 0.25
 #: Least fraction of the profile on usable pixels.
 MIN_FRACTION = 0.7
 _FIT_CYCLES = 3
+#: Change of the counting noise at the profile's top, as a part of the background's variance, that needs no further cycle.
+_NEGLIGIBLE = 0.05
 
 
 class Profile(NamedTuple):
@@ -117,14 +120,7 @@ def learn_profile(data, fs, ss, strength, radius, towards, relative_q2, plane):
         return None
     order = np.argsort(-strength, kind="stable")[:_MOST_SPOTS]
     weight = np.minimum(strength[order], _HIGHEST_WEIGHT) ** 2
-    x = relative_q2[order]
-    lines = np.array([[_START, 0.0], [_START, 0.0]])
-    for _ in range(_CYCLES):
-        widths = _variances(lines, x)
-        moments = _moments(data, fs[order], ss[order], towards[order], plane[order], radius, widths)
-        # A spot with a neighbour that nobody predicted, or on a wrong place, must not pull the line far.
-        observed = np.clip(widths + 4.0 * (moments - 0.5 * widths), 0.25 * widths, 3.0 * widths)
-        lines = np.array([_line(x, observed[:, k], weight, widths[:, k]) for k in range(2)])
+    lines = _learn(data, fs[order], ss[order], weight, radius, towards[order], relative_q2[order], plane[order])
     (a, b), (c, d) = lines.tolist()
     return Profile((a, b), (c, d), len(order))
 
@@ -134,45 +130,77 @@ def _variances(lines, x):
     return np.maximum(lines[:, 0] + np.outer(x, lines[:, 1]), _LEAST)
 
 
-def _line(x, y, weight, current):
-    """Constant and slope of y(x), robust, the slope drawn to zero."""
-    for _ in range(2):
-        residual = y - current
-        spread = 1.4826 * np.median(np.abs(residual)) + 1e-9
-        # Huber's weights: full within 2 sigma, then falling off.
-        w = weight * np.minimum(1.0, 2.0 * spread / np.maximum(np.abs(residual), 1e-12))
-        mean_x, mean_y = np.average(x, weights=w), np.average(y, weights=w)
-        # As many spots as there are determine the slope against a prior that is worth one typical spot.
-        prior = w.mean() * (spread / (_PRIOR_SLOPE * mean_y)) ** 2
-        slope = np.sum(w * (x - mean_x) * (y - mean_y)) / (np.sum(w * (x - mean_x) ** 2) + prior)
-        constant = max(mean_y - slope * mean_x, _LEAST)
-        current = np.maximum(constant + slope * x, _LEAST)
-    return constant, slope
+@njit(cache=True, nogil=True)
+def _learn(data, fs, ss, weight, radius, towards, x, plane):
+    """Constant and slope of the radial and of the tangential variance, shape (2, 2)."""
+    n = fs.size
+    longest = int((2 * radius + 2) ** 2)
+    signal, radial, tangential = np.empty((n, longest)), np.empty((n, longest)), np.empty((n, longest))
+    count = np.zeros(n, dtype=np.int64)
+    for i in range(n):
+        k = 0
+        for row in range(int(np.floor(ss[i] - radius)), int(np.floor(ss[i] + radius)) + 1):
+            for column in range(int(np.floor(fs[i] - radius)), int(np.floor(fs[i] + radius)) + 1):
+                dx, dy = column + 0.5 - fs[i], row + 0.5 - ss[i]
+                if dx * dx + dy * dy > radius * radius:
+                    continue
+                radial[i, k] = (dx * towards[i, 0] + dy * towards[i, 1]) ** 2
+                tangential[i, k] = dx * dx + dy * dy - radial[i, k]
+                signal[i, k] = np.float64(data[row, column]) - plane[i, 0] - plane[i, 1] * dx - plane[i, 2] * dy
+                k += 1
+        count[i] = k
+    lines = np.zeros((2, 2))
+    lines[:, 0] = _START
+    widths, observed = np.empty((2, n)), np.empty((2, n))
+    for _ in range(_CYCLES):
+        for i in range(n):
+            for which in range(2):
+                widths[which, i] = max(lines[which, 0] + lines[which, 1] * x[i], _LEAST)
+            per_radial, per_tangential = 0.5 / widths[0, i], 0.5 / widths[1, i]
+            total, along, across = 0.0, 0.0, 0.0
+            for k in range(count[i]):
+                seen = signal[i, k] * np.exp(-radial[i, k] * per_radial - tangential[i, k] * per_tangential)
+                total += seen
+                along += seen * radial[i, k]
+                across += seen * tangential[i, k]
+            # A spot with a neighbour that nobody predicted, or on a wrong place, must not pull the line far.
+            for which in range(2):
+                width = widths[which, i]
+                moment = (along if which == 0 else across) / total if total > 0.0 else 0.5 * width
+                observed[which, i] = min(max(width + 4.0 * (moment - 0.5 * width), 0.25 * width), 3.0 * width)
+        for which in range(2):
+            lines[which, 0], lines[which, 1] = _line(x, observed[which], weight, widths[which])
+    return lines
 
 
 @njit(cache=True, nogil=True)
-def _moments(data, fs, ss, towards, plane, radius, widths):
-    """Second moments of each spot along and across the radius, weighted with a Gaussian of the variances `widths`; shape (n, 2)."""
-    moments = np.empty((fs.size, 2))
-    for i in range(fs.size):
-        total, radial, tangential = 0.0, 0.0, 0.0
-        for row in range(int(np.floor(ss[i] - radius)), int(np.floor(ss[i] + radius)) + 1):
-            for column in range(int(np.floor(fs[i] - radius)), int(np.floor(fs[i] + radius)) + 1):
-                x, y = column + 0.5 - fs[i], row + 0.5 - ss[i]
-                if x * x + y * y > radius * radius:
-                    continue
-                r2 = (x * towards[i, 0] + y * towards[i, 1]) ** 2
-                t2 = x * x + y * y - r2
-                signal = np.float64(data[row, column]) - plane[i, 0] - plane[i, 1] * x - plane[i, 2] * y
-                signal *= np.exp(-0.5 * (r2 / widths[i, 0] + t2 / widths[i, 1]))
-                total += signal
-                radial += signal * r2
-                tangential += signal * t2
-        if total > 0.0:
-            moments[i, 0], moments[i, 1] = radial / total, tangential / total
-        else:
-            moments[i, 0], moments[i, 1] = 0.5 * widths[i, 0], 0.5 * widths[i, 1]
-    return moments
+def _line(x, y, weight, expected):
+    """Constant and slope of y(x), robust, the slope drawn to zero."""
+    n = x.size
+    constant, slope = 0.0, 0.0
+    deviation, current, w = np.empty(n), expected.copy(), np.empty(n)
+    for _ in range(2):
+        for i in range(n):
+            deviation[i] = abs(y[i] - current[i])
+        spread = 1.4826 * median(deviation.copy(), n) + 1e-9
+        total, mean_x, mean_y = 0.0, 0.0, 0.0
+        for i in range(n):
+            # Huber's weights: full within 2 sigma, then falling off.
+            w[i] = weight[i] * min(1.0, 2.0 * spread / max(deviation[i], 1e-12))
+            total += w[i]
+            mean_x += w[i] * x[i]
+            mean_y += w[i] * y[i]
+        mean_x, mean_y = mean_x / total, mean_y / total
+        # The prior is worth one typical spot.
+        across, squares = 0.0, total / n * (spread / (_PRIOR_SLOPE * mean_y)) ** 2
+        for i in range(n):
+            across += w[i] * (x[i] - mean_x) * (y[i] - mean_y)
+            squares += w[i] * (x[i] - mean_x) ** 2
+        slope = across / squares
+        constant = max(mean_y - slope * mean_x, _LEAST)
+        for i in range(n):
+            current[i] = max(constant + slope * x[i], _LEAST)
+    return constant, slope
 
 
 def integrate_profiles(
@@ -296,6 +324,7 @@ def _fit(
     planes,
     covariances,
     variances,
+    nearest,
     intensity,
     sigma,
     outcome,
@@ -309,9 +338,11 @@ def _fit(
         i = order[position]
         if not wanted[i]:
             continue
-        neighbours, n_neighbours, first, _ = neighbours_of(
-            position, first, fs, ss, panel, order, inner, inner, neighbours
-        )
+        n_neighbours = 0
+        if nearest[i] < 2.0 * inner:
+            neighbours, n_neighbours, first, _ = neighbours_of(
+                position, first, fs, ss, panel, order, inner, inner, neighbours
+            )
         first_row, end_row, first_column, end_column = bounds[panel[i]]
         top = min(highest, max_adu[panel[i]]) if mask_saturated else highest
         plane, covariance, variance = planes[i], covariances[i], variances[i]
@@ -359,7 +390,7 @@ def _fit(
             continue
         norm = 1.0 / (2.0 * np.pi * np.sqrt(widths[i, 0] * widths[i, 1]))
         fitted, information = 0.0, 0.0
-        for cycle in range(_FIT_CYCLES):
+        for _ in range(_FIT_CYCLES):
             photons = gain * max(fitted, 0.0)
             top_sum, information, sum_1, sum_x, sum_y = 0.0, 0.0, 0.0, 0.0, 0.0
             for k in range(n):
@@ -370,7 +401,11 @@ def _fit(
                 sum_1 += weighted
                 sum_x += weighted * offset_x[k]
                 sum_y += weighted * offset_y[k]
-            fitted = top_sum / information
+            change = top_sum / information - fitted
+            fitted += change
+            # Weights that hardly change any more: most reflections are weak.
+            if gain * abs(change) * norm < _NEGLIGIBLE * variance:
+                break
         intensity[i] = fitted
         of_background = quadratic_form(covariance, sum_1 / information, sum_x / information, sum_y / information)
         sigma[i] = np.sqrt(1.0 / information + variance * of_background)

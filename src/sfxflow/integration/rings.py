@@ -60,11 +60,14 @@ class Surroundings(NamedTuple):
         Of the plane, for pixels of variance 1.
     variance : ndarray of float64, shape (n,)
         Of a background pixel.
+    nearest : ndarray of float64, shape (n,)
+        Distance of the nearest other reflection on the panel if it is within the sum of peak and ring radius, else infinite; pixel.
     """
 
     plane: np.ndarray
     covariance: np.ndarray
     variance: np.ndarray
+    nearest: np.ndarray
 
 
 def integrate_rings(data, good, valid_range, bounds, fs, ss, panel, radii, gain, max_adu=np.inf, background="flat"):
@@ -145,7 +148,7 @@ def rings_and_surroundings(
     fs = np.asarray(fs, dtype=np.float64)
     ss = np.asarray(ss, dtype=np.float64)
     inner, middle, outer = (float(radius) for radius in radii)
-    results, outcome, plane, covariance, variance = _integrate(
+    results, outcome, plane, covariance, variance, nearest = _integrate(
         data,
         good,
         float(valid_range[0]),
@@ -163,7 +166,8 @@ def rings_and_surroundings(
         MODES[background],
         bool(mask_saturated),
     )
-    return Integrated(*results, outcome == Outcome.integrated, outcome), Surroundings(plane, covariance, variance)
+    surroundings = Surroundings(plane, covariance, variance, nearest)
+    return Integrated(*results, outcome == Outcome.integrated, outcome), surroundings
 
 
 @njit(cache=True, nogil=True)
@@ -231,6 +235,7 @@ def _integrate(
     results = np.full((4, n), np.nan)
     outcome = np.full(n, np.uint8(Outcome.no_background), dtype=np.uint8)
     planes, covariances, variances = np.zeros((n, 3)), np.zeros((n, 3, 3)), np.full(n, np.nan)
+    nearest_of = np.empty(n)
     neighbours = np.empty(16, dtype=np.int64)
     longest = int((2 * outer + 2) ** 2)
     ring, ring_x, ring_y, scratch = np.empty(longest), np.empty(longest), np.empty(longest), np.empty(longest)
@@ -240,14 +245,18 @@ def _integrate(
         neighbours, n_neighbours, first, nearest = neighbours_of(
             position, first, fs, ss, panel, order, inner, outer, neighbours
         )
+        nearest_of[i] = nearest
         first_row, end_row, first_column, end_column = bounds[panel[i]]
         limit = max_adu[panel[i]]
         top = min(highest, limit) if mask_saturated else highest
         total, n_peak, maximum, whole, n_ring = 0.0, 0, -np.inf, True, 0
         peak_x, peak_y = 0.0, 0.0
         for row in range(int(np.floor(ss[i] - outer)), int(np.floor(ss[i] + outer)) + 1):
-            for column in range(int(np.floor(fs[i] - outer)), int(np.floor(fs[i] + outer)) + 1):
-                x, y = column + 0.5 - fs[i], row + 0.5 - ss[i]
+            y = row + 0.5 - ss[i]
+            half = np.sqrt(max(outer * outer - y * y, 0.0))
+            row_on_panel = first_row <= row < end_row
+            for column in range(int(np.floor(fs[i] - half)), int(np.floor(fs[i] + half)) + 1):
+                x = column + 0.5 - fs[i]
                 squared = x * x + y * y
                 in_peak = squared <= inner * inner
                 if not in_peak and (squared < middle * middle or squared > outer * outer):
@@ -262,7 +271,7 @@ def _integrate(
                 if taken:
                     continue
                 value = np.nan
-                if first_row <= row < end_row and first_column <= column < end_column and good[row, column]:
+                if row_on_panel and first_column <= column < end_column and good[row, column]:
                     value = np.float64(data[row, column])
                 usable = value >= lowest and value <= top
                 if in_peak:
@@ -301,7 +310,7 @@ def _integrate(
             results[0, i] = intensity
             spread = n_peak + quadratic_form(covariance, float(n_peak), peak_x, peak_y)
             results[1, i] = np.sqrt(gain * max(intensity, 0.0) + variance * spread)
-    return results, outcome, planes, covariances, variances
+    return results, outcome, planes, covariances, variances, nearest_of
 
 
 @njit(cache=True, nogil=True)

@@ -54,7 +54,9 @@ def obvious_fit(frame, i, profile, background, variance, n_background, good):
     for _ in range(3):
         weight = 1.0 / (variance + max(intensity, 0.0) * shape)
         information = np.sum(weight * shape**2)
-        intensity = np.sum(weight * shape * signal) / information
+        before, intensity = intensity, np.sum(weight * shape * signal) / information
+        if abs(intensity - before) / (2 * np.pi * np.sqrt(s_r * s_t)) < 0.05 * variance:
+            break
     of_background = (np.sum(weight * shape) / information) ** 2 * variance / n_background
     return intensity, np.sqrt(1.0 / information + of_background)
 
