@@ -87,7 +87,7 @@ class Geometry:
     )
     min_crystals: int = setting(50, "with fewer crystals only the overall shift is refined", low=5)
     max_crystals: int = setting(5000, "of more crystals so many are used, evenly spread", low=50)
-    min_peaks: int = setting(50, "a group with fewer matched peaks does not move by itself", low=10)
+    min_peaks: int = setting(20, "a group with fewer matched peaks does not move by itself", low=10)
     search: str = setting(
         "auto",
         "search for the beam centre and the camera length first: never, always, or if strong hits are not indexed (auto)",

@@ -8,9 +8,10 @@ from sfxflow.cell import parameters_of, reciprocal_matrix
 from sfxflow.geometry_refinement.groups import panel_centres
 from sfxflow.geometry_refinement.normal import add_crystal, panel_gradients, turn_gradients
 from sfxflow.indexing.frame import frame_peaks, panel_inverses
+from sfxflow.indexing.lattice import PRIMITIVE
 from sfxflow.indexing.mixture import lattice_gradient
 from sfxflow.indexing.refine import free_parameters, refine_lattice, sigma_of_q, variance_shares
-from sfxflow.indexing.residuals import pair_residuals, radial_directions, turn_to_radial
+from sfxflow.indexing.residuals import chance_density, pair_residuals, radial_directions, turn_to_radial
 from sfxflow.indexing.search import nearest_rotation
 
 #: Residual maps have so many bins along each side of a panel.
@@ -71,8 +72,8 @@ class Sums:
     maps : ndarray, shape (p, BINS, BINS, 4)
         By panel, along ss, along fs: sum of the probabilities, of the displacements along x and y (pixel, observed minus predicted)
         and of their squares.
-    n_peaks, n_matched : ndarray, shape (p,)
-        Peaks on each panel, and those that a crystal explains.
+    n_peaks, n_matched, n_chance : ndarray, shape (p,)
+        Peaks on each panel, those that a crystal explains, and as many as it would explain of random ones.
     reciprocal, offsets, position_sigma, profile_sigma : dict
         Of each refined crystal by its number.
     """
@@ -82,6 +83,7 @@ class Sums:
     maps: np.ndarray
     n_peaks: np.ndarray
     n_matched: np.ndarray
+    n_chance: np.ndarray
     reciprocal: dict
     offsets: dict
     position_sigma: dict
@@ -97,6 +99,7 @@ class Sums:
             np.zeros((n_panels, BINS, BINS, 4)),
             np.zeros(n_panels),
             np.zeros(n_panels),
+            np.zeros(n_panels),
             {},
             {},
             {},
@@ -105,7 +108,7 @@ class Sums:
 
     def add(self, other):
         """Add other sums."""
-        for name in ("normal", "right", "maps", "n_peaks", "n_matched"):
+        for name in ("normal", "right", "maps", "n_peaks", "n_matched", "n_chance"):
             getattr(self, name)[...] += getattr(other, name)
         for name in ("reciprocal", "offsets", "position_sigma", "profile_sigma"):
             getattr(self, name).update(getattr(other, name))
@@ -186,6 +189,7 @@ def _add(sums, number, crystal, setting, free, to_panel, clen):
     k = 1.0 / length
     lengths = np.linalg.norm(peaks.q, axis=1)
     widths = (profile.radius, profile.mosaicity, profile.bandwidth, length)
+    excitation = refined.profile_sigma * sigma_of_q(lengths, *widths)
     shares = variance_shares(lengths, *widths)
     radial = radial_directions(peaks.q, peaks.panel, to_panel)
     from_panel = np.linalg.inv(to_panel)
@@ -200,13 +204,13 @@ def _add(sums, number, crystal, setting, free, to_panel, clen):
     panel_gradients(peaks.panel, peaks.position, residuals, to_panel, from_panel, centres, gradient)
     _add_to_maps(sums, setting, peaks, residuals, refined.inlier)
     np.add.at(sums.n_matched, peaks.panel[matched], 1)
+    np.add.at(sums.n_chance, peaks.panel, chance_matches(refined, peaks, to_panel, k, cell, excitation))
     turn_to_radial(radial, residuals, jacobian)
     turn_gradients(radial, gradient)
 
     spread = profile.mosaicity * lengths * peaks.distance / (k * setting.pixel_size)
     position = refined.position_sigma**2
-    excitation = (refined.profile_sigma * sigma_of_q(lengths, *widths)) ** 2
-    variance = np.stack([np.full(n, position), position + spread**2, excitation], axis=1)
+    variance = np.stack([np.full(n, position), position + spread**2, excitation**2], axis=1)
     parameters = parameters_of(refined.reciprocal)
     rotation = nearest_rotation(refined.reciprocal @ np.linalg.inv(reciprocal_matrix(parameters)))
     lattice = np.empty((3 + free.shape[1], 3, 3))
@@ -220,6 +224,35 @@ def _add(sums, number, crystal, setting, free, to_panel, clen):
     sums.offsets[number] = refined.offsets
     sums.position_sigma[number] = refined.position_sigma
     sums.profile_sigma[number] = refined.profile_sigma
+
+
+def chance_matches(refined, peaks, to_panel, k, cell, excitation):
+    """Probability that a random peak in the place of each one would be matched: the volume of residuals that are believed, in units of
+    the volume of a reciprocal cell.
+
+    Parameters
+    ----------
+    refined : sfxflow.indexing.refine.RefinedLattice
+    peaks : sfxflow.indexing.frame.FramePeaks
+    to_panel : ndarray, shape (p, 3, 3)
+    k : float
+        1 / wavelength, 1/angstrom.
+    cell : sfxflow.cell.Cell
+    excitation : ndarray, shape (n,)
+        Widths of the excitation errors, 1/angstrom.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+    """
+    primitive = refined.reciprocal @ np.linalg.inv(PRIMITIVE[cell.centering])
+    density = chance_density(peaks.panel, peaks.position, to_panel, k, primitive)
+    share = np.clip(refined.inlier.mean(), 0.02, 0.98)
+    widths = refined.position_sigma**2 * excitation
+    # Where the Gaussian of the true pairs is as high as the even density of the chance ones.
+    odds = share / (1.0 - share) / ((2.0 * np.pi) ** 1.5 * widths * density)
+    radius = np.sqrt(2.0 * np.log(np.maximum(odds, 1.0)))
+    return np.minimum(4.0 / 3.0 * np.pi * radius**3 * widths * density, 1.0)
 
 
 def _own_cell(crystal, free, cell):

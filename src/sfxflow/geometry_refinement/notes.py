@@ -2,24 +2,13 @@
 
 import numpy as np
 
-#: A panel whose peaks are explained this much less often than usual does not lie where the geometry says: what is matched there is chance.
-MISPLACED = 0.25
-#: ... and one that is explained less often than this in the end deserves a look.
-ODD = 0.5
+#: On a panel that lies where the geometry says, more peaks than so many times those of chance are matched.
+CHANCE = 2.0
 #: Peaks that a panel must have to be judged.
 _JUDGED = 20
 #: Relative differences that are worth a note: of the camera length, and of the cell (crystals of one kind differ by some 0.3 %).
 DISTANCE_DIFFERS = 0.001
 CELL_DIFFERS = 0.005
-
-
-def explained_share(sums):
-    """Share of each panel's peaks that the crystals explain, relative to the usual share; NaN for panels with few peaks."""
-    judged = sums.n_peaks >= _JUDGED
-    if not judged.any():
-        return np.full(len(sums.n_peaks), np.nan)
-    share = np.where(judged, sums.n_matched / np.maximum(sums.n_peaks, 1.0), np.nan)
-    return share / max(np.nanmedian(share), 1e-9)
 
 
 def misplaced_panels(sums, detector):
@@ -36,31 +25,18 @@ def misplaced_panels(sums, detector):
     misplaced : ndarray of bool, shape (p,)
     notes : list of str
     """
-    share = explained_share(sums)
-    misplaced = share < MISPLACED
+    misplaced = (sums.n_peaks >= _JUDGED) & (sums.n_matched < CHANCE * sums.n_chance)
     if not misplaced.any():
         return misplaced, []
+    named = [
+        f"{detector.panels[i].name} ({sums.n_matched[i]:.0f} of {sums.n_peaks[i]:.0f}, {sums.n_chance[i]:.0f} by chance)"
+        for i in np.flatnonzero(misplaced)
+    ]
     text = (
-        f"the crystals explain hardly any of the peaks on {_named(detector, misplaced, share)}: these panels lie or are turned several "
-        "pixels off where the geometry has them, or see something else. They were not moved by themselves; correct them by hand first"
+        f"the crystals explain hardly more peaks than chance on {', '.join(named)}: these panels lie or are turned several pixels off "
+        "where the geometry has them, or see something else. They were not moved by themselves; look at them first"
     )
     return misplaced, [text]
-
-
-def odd_panels(sums, detector, misplaced):
-    """A note on panels that the refined geometry still explains badly."""
-    share = explained_share(sums)
-    odd = (share < ODD) & ~misplaced
-    if not odd.any():
-        return []
-    return [
-        f"after the refinement the crystals explain few of the peaks on {_named(detector, odd, share)}: look at these panels"
-    ]
-
-
-def _named(detector, chosen, share):
-    names = [f"{detector.panels[i].name} ({100 * share[i]:.0f} %" for i in np.flatnonzero(chosen)]
-    return "), ".join(names) + " of the usual share)"
 
 
 def groups_with_peaks(groups, sums, misplaced, min_peaks):

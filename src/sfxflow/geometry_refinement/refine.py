@@ -204,7 +204,6 @@ def refine_geometry(crystals, detector, cell, profile, settings, pixel_size, thr
     own_cell = np.median([parameters_of(reciprocal) for reciprocal in end.sums.reciprocal.values()], axis=0)
     curvature = -float(np.median([offsets[2] for offsets in before.offsets.values()]))
     stretch = end.setting.stretch
-    notes += notes_on.odd_panels(end.sums, detector, misplaced)
     notes += notes_on.cell_and_distance(settings.distance, stretch / clen, sigma / clen, curvature, own_cell, cell)
     arrays, value = _least_turned(end, groups)
     proposed = grouping.with_arrays(detector, _kept(first.arrays, arrays))
