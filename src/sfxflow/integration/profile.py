@@ -15,7 +15,6 @@ from sfxflow.integration.rings import (
     MIN_PIXELS,
     Integrated,
     Outcome,
-    neighbours_of,
     quadratic_form,
     rings_and_surroundings,
 )
@@ -84,19 +83,19 @@ def radial_axes(arrays, panel, direction):
     return towards / length[:, None], q2 / max(q2.max(initial=0.0), 1e-12)
 
 
-def learn_profile(data, fs, ss, strength, radius, towards, relative_q2, plane):
+def learn_profile(pixels, fs, ss, strength, radius, towards, relative_q2, plane):
     """Widths of the spots of a frame along and across the radius.
 
     Parameters
     ----------
-    data : ndarray, shape (n_ss, n_fs)
-        Frame.
+    pixels : ndarray of float64, shape (n, m)
+        Pixels within `radius` row after row (`sfxflow.integration.rings.Surroundings.peak_pixels`); those that are NaN don't count.
     fs, ss : ndarray of float64, shape (n,)
-        Predicted positions of strong spots without bad pixels and close neighbours.
+        Predicted positions of strong spots without bad pixels.
     strength : ndarray of float64, shape (n,)
         Their I / sigma.
     radius : float
-        Pixels farther off don't belong to the spot.
+        Of the peak region, pixel.
     towards : ndarray of float64, shape (n, 2)
         Unit vectors away from the beam, along fs and ss.
     relative_q2 : ndarray of float64, shape (n,)
@@ -120,7 +119,9 @@ def learn_profile(data, fs, ss, strength, radius, towards, relative_q2, plane):
         return None
     order = np.argsort(-strength, kind="stable")[:_MOST_SPOTS]
     weight = np.minimum(strength[order], _HIGHEST_WEIGHT) ** 2
-    lines = _learn(data, fs[order], ss[order], weight, radius, towards[order], relative_q2[order], plane[order])
+    lines = _learn(
+        pixels[order], fs[order], ss[order], weight, radius, towards[order], relative_q2[order], plane[order]
+    )
     (a, b), (c, d) = lines.tolist()
     return Profile((a, b), (c, d), len(order))
 
@@ -131,22 +132,25 @@ def _variances(lines, x):
 
 
 @njit(cache=True, nogil=True)
-def _learn(data, fs, ss, weight, radius, towards, x, plane):
+def _learn(pixels, fs, ss, weight, radius, towards, x, plane):
     """Constant and slope of the radial and of the tangential variance, shape (2, 2)."""
     n = fs.size
-    longest = int((2 * radius + 2) ** 2)
-    signal, radial, tangential = np.empty((n, longest)), np.empty((n, longest)), np.empty((n, longest))
+    signal, radial, tangential = np.empty(pixels.shape), np.empty(pixels.shape), np.empty(pixels.shape)
     count = np.zeros(n, dtype=np.int64)
     for i in range(n):
-        k = 0
+        k, n_within = 0, 0
         for row in range(int(np.floor(ss[i] - radius)), int(np.floor(ss[i] + radius)) + 1):
             for column in range(int(np.floor(fs[i] - radius)), int(np.floor(fs[i] + radius)) + 1):
                 dx, dy = column + 0.5 - fs[i], row + 0.5 - ss[i]
                 if dx * dx + dy * dy > radius * radius:
                     continue
+                value = pixels[i, n_within]
+                n_within += 1
+                if np.isnan(value):
+                    continue
                 radial[i, k] = (dx * towards[i, 0] + dy * towards[i, 1]) ** 2
                 tangential[i, k] = dx * dx + dy * dy - radial[i, k]
-                signal[i, k] = np.float64(data[row, column]) - plane[i, 0] - plane[i, 1] * dx - plane[i, 2] * dy
+                signal[i, k] = value - plane[i, 0] - plane[i, 1] * dx - plane[i, 2] * dy
                 k += 1
         count[i] = k
     lines = np.zeros((2, 2))
@@ -257,10 +261,9 @@ def integrate_profiles(
     if method == "rings" and not incomplete.any():
         return summed, None
     fs, ss = np.asarray(fs, dtype=np.float64), np.asarray(ss, dtype=np.float64)
-    panel = np.asarray(panel, dtype=np.int64)
     strong = np.flatnonzero(summed.ok & (summed.I > _STRONG * summed.sigI))
     profile = learn_profile(
-        data,
+        surroundings.peak_pixels[strong],
         fs[strong],
         ss[strong],
         summed.I[strong] / summed.sigI[strong],
@@ -276,19 +279,10 @@ def integrate_profiles(
     intensity, sigma = summed.I.copy(), summed.sigI.copy()
     wanted = summed.ok | incomplete if method == "profile" else incomplete
     _fit(
-        np.ascontiguousarray(data),
-        np.ascontiguousarray(good, dtype=bool),
-        float(valid_range[0]),
-        float(valid_range[1]),
-        np.asarray(bounds, dtype=np.int64),
         fs,
         ss,
-        panel,
-        np.argsort(ss, kind="stable"),
         float(radii[0]),
         float(gain),
-        np.ascontiguousarray(np.broadcast_to(np.asarray(max_adu, dtype=np.float64), len(bounds))),
-        mask_saturated,
         wanted,
         method == "profile",
         np.ascontiguousarray(towards),
@@ -304,19 +298,10 @@ def integrate_profiles(
 
 @njit(cache=True, nogil=True)
 def _fit(
-    data,
-    good,
-    lowest,
-    highest,
-    bounds,
     fs,
     ss,
-    panel,
-    order,
     inner,
     gain,
-    max_adu,
-    mask_saturated,
     wanted,
     with_profile,
     towards,
@@ -324,30 +309,20 @@ def _fit(
     planes,
     covariances,
     variances,
-    nearest,
+    peak_pixels,
     intensity,
     sigma,
     outcome,
 ):
     """Intensities of the wanted reflections; `intensity`, `sigma` and `outcome` are changed."""
-    neighbours = np.empty(16, dtype=np.int64)
-    longest = int((2 * inner + 2) ** 2)
+    longest = peak_pixels.shape[1]
     signal, shape, offset_x, offset_y = np.empty(longest), np.empty(longest), np.empty(longest), np.empty(longest)
-    first = 0
-    for position in range(fs.size):
-        i = order[position]
+    for i in range(fs.size):
         if not wanted[i]:
             continue
-        n_neighbours = 0
-        if nearest[i] < 2.0 * inner:
-            neighbours, n_neighbours, first, _ = neighbours_of(
-                position, first, fs, ss, panel, order, inner, inner, neighbours
-            )
-        first_row, end_row, first_column, end_column = bounds[panel[i]]
-        top = min(highest, max_adu[panel[i]]) if mask_saturated else highest
         plane, covariance, variance = planes[i], covariances[i], variances[i]
         per_radial, per_tangential = 0.5 / widths[i, 0], 0.5 / widths[i, 1]
-        n, usable_share, whole_share = 0, 0.0, 0.0
+        n, n_within, usable_share, whole_share = 0, 0, 0.0, 0.0
         for row in range(int(np.floor(ss[i] - inner)), int(np.floor(ss[i] + inner)) + 1):
             for column in range(int(np.floor(fs[i] - inner)), int(np.floor(fs[i] + inner)) + 1):
                 x, y = column + 0.5 - fs[i], row + 0.5 - ss[i]
@@ -357,16 +332,9 @@ def _fit(
                 r2 = (x * towards[i, 0] + y * towards[i, 1]) ** 2
                 height = np.exp(-r2 * per_radial - (squared - r2) * per_tangential)
                 whole_share += height
-                taken = False
-                for k in range(n_neighbours):
-                    j = neighbours[k]
-                    if (row + 0.5 - ss[j]) ** 2 + (column + 0.5 - fs[j]) ** 2 < squared:
-                        taken = True
-                        break
-                if taken or not (first_row <= row < end_row and first_column <= column < end_column):
-                    continue
-                value = np.float64(data[row, column])
-                if not good[row, column] or not (value >= lowest and value <= top):
+                value = peak_pixels[i, n_within]
+                n_within += 1
+                if np.isnan(value):
                     continue
                 usable_share += height
                 signal[n] = value - plane[0] - plane[1] * x - plane[2] * y

@@ -60,14 +60,14 @@ class Surroundings(NamedTuple):
         Of the plane, for pixels of variance 1.
     variance : ndarray of float64, shape (n,)
         Of a background pixel.
-    nearest : ndarray of float64, shape (n,)
-        Distance of the nearest other reflection on the panel if it is within the sum of peak and ring radius, else infinite; pixel.
+    peak_pixels : ndarray of float64, shape (n, m)
+        Values of the pixels within the peak radius row after row, NaN for those that are bad or another reflection's.
     """
 
     plane: np.ndarray
     covariance: np.ndarray
     variance: np.ndarray
-    nearest: np.ndarray
+    peak_pixels: np.ndarray
 
 
 def integrate_rings(data, good, valid_range, bounds, fs, ss, panel, radii, gain, max_adu=np.inf, background="flat"):
@@ -148,7 +148,7 @@ def rings_and_surroundings(
     fs = np.asarray(fs, dtype=np.float64)
     ss = np.asarray(ss, dtype=np.float64)
     inner, middle, outer = (float(radius) for radius in radii)
-    results, outcome, plane, covariance, variance, nearest = _integrate(
+    results, outcome, plane, covariance, variance, peak_pixels = _integrate(
         data,
         good,
         float(valid_range[0]),
@@ -166,7 +166,7 @@ def rings_and_surroundings(
         MODES[background],
         bool(mask_saturated),
     )
-    surroundings = Surroundings(plane, covariance, variance, nearest)
+    surroundings = Surroundings(plane, covariance, variance, peak_pixels)
     return Integrated(*results, outcome == Outcome.integrated, outcome), surroundings
 
 
@@ -235,7 +235,7 @@ def _integrate(
     results = np.full((4, n), np.nan)
     outcome = np.full(n, np.uint8(Outcome.no_background), dtype=np.uint8)
     planes, covariances, variances = np.zeros((n, 3)), np.zeros((n, 3, 3)), np.full(n, np.nan)
-    nearest_of = np.empty(n)
+    peak_pixels = np.full((n, int((2 * inner + 2) ** 2)), np.nan)
     neighbours = np.empty(16, dtype=np.int64)
     longest = int((2 * outer + 2) ** 2)
     ring, ring_x, ring_y, scratch = np.empty(longest), np.empty(longest), np.empty(longest), np.empty(longest)
@@ -245,12 +245,12 @@ def _integrate(
         neighbours, n_neighbours, first, nearest = neighbours_of(
             position, first, fs, ss, panel, order, inner, outer, neighbours
         )
-        nearest_of[i] = nearest
         first_row, end_row, first_column, end_column = bounds[panel[i]]
         limit = max_adu[panel[i]]
         top = min(highest, limit) if mask_saturated else highest
         total, n_peak, maximum, whole, n_ring = 0.0, 0, -np.inf, True, 0
         peak_x, peak_y = 0.0, 0.0
+        pixels, n_within = peak_pixels[i], 0
         for row in range(int(np.floor(ss[i] - outer)), int(np.floor(ss[i] + outer)) + 1):
             y = row + 0.5 - ss[i]
             half = np.sqrt(max(outer * outer - y * y, 0.0))
@@ -261,6 +261,7 @@ def _integrate(
                 in_peak = squared <= inner * inner
                 if not in_peak and (squared < middle * middle or squared > outer * outer):
                     continue
+                n_within += in_peak
                 taken = False
                 for k in range(n_neighbours):
                     j = neighbours[k]
@@ -276,6 +277,7 @@ def _integrate(
                 usable = value >= lowest and value <= top
                 if in_peak:
                     if usable:
+                        pixels[n_within - 1] = value
                         total += value
                         peak_x += x
                         peak_y += y
@@ -310,7 +312,7 @@ def _integrate(
             results[0, i] = intensity
             spread = n_peak + quadratic_form(covariance, float(n_peak), peak_x, peak_y)
             results[1, i] = np.sqrt(gain * max(intensity, 0.0) + variance * spread)
-    return results, outcome, planes, covariances, variances, nearest_of
+    return results, outcome, planes, covariances, variances, peak_pixels
 
 
 @njit(cache=True, nogil=True)

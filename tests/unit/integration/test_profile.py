@@ -146,7 +146,10 @@ def test_too_few_strong_spots_are_summed():
     assert profile is None
     summed = rings(frame)
     np.testing.assert_array_equal(found.I, summed.I)
-    assert learn_profile(frame.data, *np.zeros((3, 5)), 3.0, np.zeros((5, 2)), np.zeros(5), np.zeros((5, 3))) is None
+    assert (
+        learn_profile(np.zeros((5, 64)), *np.zeros((3, 5)), 3.0, np.zeros((5, 2)), np.zeros(5), np.zeros((5, 3)))
+        is None
+    )
 
 
 @pytest.mark.parametrize("method", ["profile", "rings"])
