@@ -243,10 +243,9 @@ def _warnings(accepted, n_hits, group):
             "dataset of its own"
         )
     if first.pseudo:
-        length, angle = first.pseudo
         warnings.append(
-            f"the lattice nearly has higher symmetry than {first.cell.lattice_type}: it misses it by {100 * length:.2f} % in length and "
-            f"{angle:.2f} degrees. If that is an error of the geometry, set datasets.NAME.space_group"
+            f"the lattice nearly has higher symmetry than {first.cell.lattice_type}: all frames miss it by {100 * first.pseudo:.2f} % in "
+            f"length, or {np.degrees(first.pseudo):.2f} degrees. If that is an error of the geometry, set datasets.NAME.space_group"
         )
     if len(first.indexed) < 0.5 * n_hits:
         warnings.append(f"the cell indexes only {len(first.indexed)} of {n_hits} hits that were looked at")

@@ -19,7 +19,9 @@ from sfxflow.cell import parameters_of
 LENGTH_TOLERANCE = 0.02
 ANGLE_TOLERANCE = 1.5
 
-_COMBINATIONS = np.array([c for c in itertools.product((-1, 0, 1), repeat=3) if next((x for x in c if x), -1) > 0])
+#: Vectors among which the shortest are looked for, one of each pair v and -v, and how many of them are compared.
+_COMBINATIONS = np.array([c for c in itertools.product(range(-2, 3), repeat=3) if next((x for x in c if x), -1) > 0])
+_N_SHORTEST = 9
 _ROWS = np.array([c for c in itertools.product((-1.0, 0.0, 1.0), repeat=3) if any(c)])
 
 
@@ -43,17 +45,21 @@ class Cluster:
 
 
 def short_lengths(bases):
-    """Sorted lengths of the 13 shortest combinations (coefficients -1, 0, 1) of reduced bases.
+    """Lengths that do not depend on which basis of a lattice is given: of its 9 shortest vectors, and the cube root of its volume.
 
     Parameters
     ----------
     bases : ndarray, shape (n, 3, 3)
+        Rows of reduced bases, angstrom.
 
     Returns
     -------
-    ndarray, shape (n, 13)
+    ndarray, shape (n, 10)
+        Angstrom.
     """
-    return np.sort(np.linalg.norm(_COMBINATIONS @ np.asarray(bases), axis=2), axis=1)
+    bases = np.asarray(bases, dtype=float)
+    shortest = np.sort(np.linalg.norm(_COMBINATIONS @ bases, axis=2), axis=1)[:, :_N_SHORTEST]
+    return np.hstack([shortest, np.cbrt(np.abs(np.linalg.det(bases)))[:, None]])
 
 
 def nearest_setting(basis, reference, length_tolerance=LENGTH_TOLERANCE, angle_tolerance=ANGLE_TOLERANCE):

@@ -109,19 +109,22 @@ def _hexagonal_words(kind, centering):
 
 
 def _subgroups(operators):
-    """All groups that up to three of the operations generate."""
+    """All groups that one or two of the operations generate: every group of rotations of a lattice is among them."""
+    numbers = {tuple(op.ravel()): i for i, op in enumerate(operators)}
+    products = [[numbers.get(tuple((a @ b).ravel())) for b in operators] for a in operators]
+    identity = numbers[tuple(np.eye(3, dtype=int).ravel())]
     seen = set()
-    for several in itertools.combinations_with_replacement(operators, 3):
-        group = {tuple(np.eye(3, dtype=int).ravel())} | {tuple(op.ravel()) for op in several}
-        while True:
-            products = {tuple((np.reshape(a, (3, 3)) @ np.reshape(b, (3, 3))).ravel()) for a in group for b in group}
-            if products <= group or len(group) > 24:
-                break
-            group |= products
-        key = frozenset(group)
-        if len(group) in _TYPES and key not in seen:
-            seen.add(key)
-            yield np.array([np.reshape(op, (3, 3)) for op in sorted(group)])
+    for pair in itertools.combinations_with_replacement(range(len(operators)), 2):
+        group, new = {identity, *pair}, True
+        while new:
+            new = {products[a][b] for a in group for b in group} - group
+            # Operations that fit only nearly may have products that do not fit.
+            new = set() if None in new else new
+            group |= new
+        closed = all(products[a][b] in group for a in group for b in group)
+        if closed and len(group) in _TYPES and frozenset(group) not in seen:
+            seen.add(frozenset(group))
+            yield operators[sorted(group)]
 
 
 def _in_setting(axes, basis, operators, kind, centering, axis):
@@ -141,7 +144,7 @@ def _in_setting(axes, basis, operators, kind, centering, axis):
         found = "R" if kind == "rhombohedral" else _centering(setting)
         parameters = parameters_of(np.linalg.inv(setting @ exact))
         usual = (
-            kind != "monoclinic" or 90.0 - 1e-6 <= max(parameters[3:]) <= 130.0 and min(parameters[3:]) > 90.0 - 1e-6
+            kind != "monoclinic" or 90.0 - 1e-6 <= max(parameters[3:]) <= 145.0 and min(parameters[3:]) > 90.0 - 1e-6
         )
         if found == centering and usual:
             cell = Cell(*(float(x) for x in np.round(parameters, 9)), kind, centering, axis)

@@ -10,22 +10,33 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from sfxflow.cell import Cell
+from sfxflow.cell import Cell, real_matrix
 from sfxflow.indexing.cell_clusters import basis_parameters, densest_cluster
 from sfxflow.indexing.conventional import possible_cells
 from sfxflow.indexing.frame import index_frame
 from sfxflow.indexing.lattice import PRIMITIVE, reduce_basis
 from sfxflow.indexing.refine import refine_lattice
 
-#: Symmetry that a lattice has within this is taken for a start (metric, relative: 0.9 degrees, or 0.8 %); see `_symmetry`.
+#: Symmetry that a lattice has within this is taken for a start: metric, relative, which is 0.8 % in length or an angle of 90.46 degrees.
 FIRST_TOLERANCE = 0.016
-#: A symmetry is broken where a length or an angle of the frames' cells is off by so many of their standard deviations ...
-BROKEN_SIGMAS = 2.0
-#: ... and by more than this (relative, and degree), which errors of the geometry may do.
-BROKEN_LENGTH = 0.0015
-BROKEN_ANGLE = 0.12
+#: What a symmetry allows no strain in: components of the strain tensor (along x = a; z = c, or b* in the plane of a and b: y) that its
+#: rotations turn into each other. Differences of diagonal components count where several of them are named.
+_CONSTRAINTS = {
+    "triclinic": (),
+    "monoclinic": (("xy",), ("yz",)),
+    "orthorhombic": (("xy",), ("yz",), ("xz",)),
+    "tetragonal": (("xx", "yy"), ("xy",), ("xz", "yz")),
+    "hexagonal": (("xx", "yy", "xy"), ("xz", "yz")),
+    "cubic": (("xx", "yy", "zz"), ("xy", "xz", "yz")),
+}
+#: Errors scatter about a symmetry that holds: the median of their size is 1.1, 1.8 or 2.3 times 1.48 median absolute deviations of it
+#: (half-normal, Rayleigh and Maxwell distributions), as there are one, two or three ways to miss it. Where it is more, all frames miss it
+#: alike.
+_BROKEN_RATIO = {1: 2.0, 2: 2.7, 3: 3.4}
+#: ... and by more than this (relative length, or radian: 0.11 degrees), which errors of the geometry may do.
+_BROKEN_SIZE = 0.002
 #: With fewer frames nothing is said about a small deviation from symmetry.
-LEAST_FRAMES_FOR_SYMMETRY = 8
+LEAST_FRAMES_FOR_SYMMETRY = 12
 #: Clusters that are tried before the search for more forms is given up.
 _MOST_CLUSTERS = 8
 
@@ -65,8 +76,8 @@ class Form:
     accepted : bool
     parameters : ndarray, shape (m, 6)
         Conventional cells of the indexed frames, each refined without symmetry, angstrom and degree.
-    pseudo : tuple of float or None
-        Where the lattice nearly has higher symmetry: by how much (relative length, degree) it misses it.
+    pseudo : float or None
+        Where the lattice nearly has higher symmetry: by how much (relative length, or radian) it misses it.
     basis : ndarray, shape (3, 3), or None
         Rows of the reduced primitive cell, of accepted forms.
     """
@@ -78,7 +89,7 @@ class Form:
     reasons: dict
     accepted: bool
     parameters: np.ndarray = field(default_factory=lambda: np.empty((0, 6)))
-    pseudo: tuple | None = None
+    pseudo: float | None = None
     basis: np.ndarray | None = None
 
 
@@ -179,21 +190,34 @@ def _indexed(cell, members, frames, index):
 def _symmetry(cluster):
     """The highest symmetry that the frames' cells do not contradict, and by how much a higher one is missed.
 
-    Every frame's cell is brought into one setting; where the symmetry holds only nearly, all of them deviate from it alike, otherwise
-    they scatter about it.
+    Where a symmetry holds only nearly, all frames miss it by about as much, though an operation of it may have turned a beta of 90.3
+    into one of 89.7 degrees; where it holds, they scatter about it. The sizes of the deviations tell, whatever the operation.
     """
     missed = None
     for candidate in possible_cells(cluster.basis, FIRST_TOLERANCE):
-        settings = np.array([basis_parameters(candidate.axes @ basis) for basis in cluster.bases])
-        expected = np.array(candidate.cell.parameters)
-        size = np.exp(np.mean(np.log(settings[:, :3] / expected[:3]), axis=1, keepdims=True))
-        off = np.hstack([settings[:, :3] / expected[:3] / size - 1.0, settings[:, 3:] - expected[3:]])
-        middle = np.median(off, axis=0)
-        spread = 1.48 * np.median(np.abs(off - middle), axis=0)
-        limits = np.repeat([BROKEN_LENGTH, BROKEN_ANGLE], 3)
-        broken = np.abs(middle) > np.maximum(limits, BROKEN_SIGMAS * spread)
-        if len(settings) < LEAST_FRAMES_FOR_SYMMETRY or not broken.any():
+        strains = np.array([_strain(candidate.axes @ basis, candidate.cell) for basis in cluster.bases])
+        sizes = [_common_size(strains, components) for components in _CONSTRAINTS[candidate.cell.lattice_type]]
+        if not any(sizes) or len(strains) < LEAST_FRAMES_FOR_SYMMETRY:
             return candidate, missed
-        if missed is None:
-            missed = (float(np.abs(middle[:3]).max()), float(np.abs(middle[3:]).max()))
-    return candidate, missed
+        missed = max(sizes) if missed is None else missed
+    raise AssertionError("a triclinic lattice has no symmetry to miss")
+
+
+def _strain(setting, cell):
+    """Strain tensor, shape (3, 3), that makes the cell `setting` (rows) out of a conventional one."""
+    inverse = np.linalg.inv(real_matrix(cell.parameters))
+    return 0.5 * (inverse @ (setting @ setting.T) @ inverse.T - np.eye(3))
+
+
+def _common_size(strains, components):
+    """By how much (relative length, or radian) all frames are strained in these components; 0 if they only scatter about none."""
+    values = np.stack([strains[:, "xyz".index(name[0]), "xyz".index(name[1])] for name in components], axis=1)
+    along = np.array([name[0] == name[1] for name in components])
+    if along.any():
+        values[:, along] -= values[:, along].mean(axis=1, keepdims=True)
+    # A shear stands twice in the tensor, and is half of the change of the angle.
+    sizes = np.sqrt((np.where(along, 2.0, 4.0) * values**2).sum(axis=1))
+    middle = float(np.median(sizes))
+    spread = 1.48 * float(np.median(np.abs(sizes - middle)))
+    ways = len(components) - bool(along.any())
+    return middle if middle > max(_BROKEN_SIZE, _BROKEN_RATIO[ways] * spread) else 0.0
