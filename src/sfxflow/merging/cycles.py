@@ -111,7 +111,7 @@ class Run:
             own = slice(block.first_crystal, block.first_crystal + len(block.offsets) - 1)
             kernels.merge_block(
                 block.offsets, *block.columns.values(), self.state[own], self.shape[own], self.active[own],
-                self.slot[own], self.q, self.current, self.curve.values, self.curve.spread, numbers, sums,
+                self.slot[own], self.settings.anomalous, self.q, self.current, self.curve.values, self.curve.spread, numbers, sums,
             )  # fmt: skip
 
         sums = self._added(work, (n_groups, len(self.q), 4, 4))

@@ -37,9 +37,23 @@ _LEAST_BACKGROUND = 0.1
 _WELL_RECORDED = 0.2
 #: Rows of what the fit needs of the observations of one crystal: q^2, the derivatives of the excitation error with the rotations and
 #: with the energy, the excitation error as given, the intensity, what the others say of it, with its variance, the variance of
-#: the background, the gain, and the variance of the comparison.
-Q2, ABOUT_X, ABOUT_Y, ENERGY, EXCITATION, OBSERVED, MEAN, UNCERTAINTY, BACKGROUND, PHOTON, VARIANCE = range(11)
-N_PACKED = 11
+#: the background, the gain, the variance of the comparison, 1/sigma(q), and the mean intensity at the resolution.
+(
+    Q2,
+    ABOUT_X,
+    ABOUT_Y,
+    ENERGY,
+    EXCITATION,
+    OBSERVED,
+    MEAN,
+    UNCERTAINTY,
+    BACKGROUND,
+    PHOTON,
+    VARIANCE,
+    NARROWNESS,
+    USUAL,
+) = range(13)
+N_PACKED = 13
 #: Steps that can gain less of log likelihood than this are not taken.
 _SMALL_GAIN = 0.01
 #: Residuals beyond so many standard deviations lose weight (Cauchy); beyond the second number the observation is rejected.
@@ -63,6 +77,21 @@ def _moved(excitation, azimuth, q, q2, state, wavelength):
 
 
 @njit(cache=True, nogil=True, inline="always")
+def _exponential(x):
+    """exp(x), quicker where |x| is below 4: (exp(x / 64) by its series)^64, good to 1e-6."""
+    if abs(x) > 4.0:
+        return np.exp(x)
+    part = x / 64.0
+    root = 1.0 + part * (1.0 + part * (0.5 + part * (1.0 / 6.0 + part / 24.0)))
+    power2 = root * root
+    power4 = power2 * power2
+    power8 = power4 * power4
+    power16 = power8 * power8
+    power32 = power16 * power16
+    return power32 * power32
+
+
+@njit(cache=True, nogil=True, inline="always")
 def factors(state, numbers):
     """Of a crystal: the factor on 1/width, and its scale with all that does not depend on the observation."""
     return np.exp(-state[2]), np.exp(state[0]) * (numbers[2] if numbers[4] > 0.0 else 1.0)
@@ -72,7 +101,7 @@ def factors(state, numbers):
 def _narrowness_and_base(q2, state, shape, numbers, narrowing, scale):
     """1/width, and everything of the prediction but the curve and the intensity."""
     narrowness = narrowing / np.sqrt(shape[0] + (shape[1] + shape[2] * q2) * q2)
-    base = scale * np.exp(-0.5 * state[1] * q2)
+    base = scale * _exponential(-0.5 * state[1] * q2)
     return narrowness, base * narrowness if numbers[4] > 0.0 else base
 
 
@@ -92,7 +121,7 @@ def _tells(height, uncertain, peak, numbers):
 @njit(cache=True, nogil=True)
 def merge_block(
     offsets, reflection, excitation, intensity, sigma, polarisation, azimuth, weight,
-    state, shape, active, slot, q, current, curve, spread, numbers, sums,
+    state, shape, active, slot, mates_apart, q, current, curve, spread, numbers, sums,
 ):  # fmt: skip
     """Add a block's observations to the sums of the unique reflections.
 
@@ -100,12 +129,15 @@ def merge_block(
     ----------
     slot : uint16, shape (n_crystals,)
         The part of the data that each crystal belongs to: 2 group + half set.
+    mates_apart : bool
+        Friedel mates have sums of their own; otherwise they are added to those of the reflections.
     current : float64, shape (n_reflections,)
         Intensities that the variances are computed with.
     sums : float64, shape (n_groups, n_reflections, 4, 4)
         Of both half sets, then the same of the Friedel mates: sum of g y / var, of g^2 / var, of y^2 / var, and n.
     """
     nodes, rows = curve.shape[1], curve.shape[0]
+    mates = 2 if mates_apart else 0
     # one group after the other: the sums of one fit into a cache
     for group in range(len(sums)):
         for c in range(len(offsets) - 1):
@@ -137,7 +169,7 @@ def merge_block(
                     _background(intensity[j], sigma[j], gain) + gain * g * level + uncertain * (base * level) ** 2
                 )
                 w = counted * weight[j] / (FULL_WEIGHT * variance)
-                own = own_sums[h, half + 2 * (reflection[j] >= MINUS)]
+                own = own_sums[h, half + mates * (reflection[j] >= MINUS)]
                 own[0] += w * g * intensity[j]
                 own[1] += w * g * g
                 own[2] += w * intensity[j] * intensity[j]
@@ -217,6 +249,8 @@ def pack(
         packed[BACKGROUND, n] = background
         packed[PHOTON, n] = gain
         packed[VARIANCE, n] = background + gain * g * mean + uncertain * base * base * square + g * g / information
+        packed[NARROWNESS, n] = narrowness / narrowing
+        packed[USUAL, n] = prior[h]
         source[n] = j
         n += 1
         if height > 0.0:
@@ -240,6 +274,13 @@ def _excitation_error(packed, i, state):
 
 
 @njit(cache=True, nogil=True, inline="always")
+def _packed_narrowness_and_base(packed, i, state, numbers, narrowing, scale):
+    narrowness = narrowing * packed[NARROWNESS, i]
+    base = scale * _exponential(-0.5 * state[1] * packed[Q2, i])
+    return narrowness, base * narrowness if numbers[4] > 0.0 else base
+
+
+@njit(cache=True, nogil=True, inline="always")
 def gradient(packed, i, state, shape, curve, slope, numbers, narrowing, scale, derivative):
     """What a packed observation records of an intensity of 1, and its derivatives with the crystal's parameters.
 
@@ -249,7 +290,7 @@ def gradient(packed, i, state, shape, curve, slope, numbers, narrowing, scale, d
         Their product is recorded; the height, from the curve, is -1 beyond the curve's end.
     """
     q2 = packed[Q2, i]
-    narrowness, base = _narrowness_and_base(q2, state, shape, numbers, narrowing, scale)
+    narrowness, base = _packed_narrowness_and_base(packed, i, state, numbers, narrowing, scale)
     x = _excitation_error(packed, i, state) * narrowness
     place = abs(x) * numbers[0]
     node = int(place)
@@ -274,35 +315,36 @@ def gradient(packed, i, state, shape, curve, slope, numbers, narrowing, scale, d
 @njit(cache=True, nogil=True)
 def normal_equations(packed, n, state, shape, curve, slope, numbers, precision, fitted, matrix, vector):
     """Cost of one crystal's parameters; fills the normal equations of a Gauss-Newton step."""
-    matrix[:] = 0.0
-    vector[:] = 0.0
     # the cost is a sum of logarithms: one logarithm of a product is quicker
     product, logarithms = 1.0, 0.0
     narrowing, scale = factors(state, numbers)
     derivative = np.zeros(N_PARAMETERS)
+    # derivatives and residuals in units of their errors: the sums are one product of matrices
+    scaled_rows = np.empty((n, N_PARAMETERS + 1))
     for i in range(n):
         base, height = gradient(packed, i, state, shape, curve, slope, numbers, narrowing, scale, derivative)
         mean, variance = packed[MEAN, i], packed[VARIANCE, i]
         residual = packed[OBSERVED, i] - base * max(height, 0.0) * mean
-        scaled = residual * residual / (variance * CAUCHY * CAUCHY)
-        product *= 1.0 + scaled
-        if height >= 0.0:
-            w = mean / (variance * (1.0 + scaled))
-            for a in range(N_PARAMETERS):
-                wd = w * derivative[a]
-                vector[a] += wd * residual
-                for b in range(a + 1):
-                    matrix[a, b] += mean * wd * derivative[b]
+        stretched = 1.0 + residual * residual / (variance * CAUCHY * CAUCHY)
+        product *= stretched
+        w = 1.0 / np.sqrt(variance * stretched)
+        scaled_rows[i, N_PARAMETERS] = residual * w
+        w *= mean
+        if height < 0.0:
+            w = 0.0
+        for a in range(N_PARAMETERS):
+            scaled_rows[i, a] = w * derivative[a]
         if product > 1e200:
             logarithms += np.log(product)
             product = 1.0
+    products = np.dot(scaled_rows.T, scaled_rows)
+    matrix[:] = products[:N_PARAMETERS, :N_PARAMETERS]
+    vector[:] = products[:N_PARAMETERS, N_PARAMETERS]
     cost = 0.5 * CAUCHY * CAUCHY * (logarithms + np.log(product))
     for a in range(N_PARAMETERS):
         cost += 0.5 * precision[a] * state[a] * state[a]
         matrix[a, a] += precision[a]
         vector[a] -= precision[a] * state[a]
-        for b in range(a):
-            matrix[b, a] = matrix[a, b]
     for a in range(N_PARAMETERS):
         if not fitted[a]:
             for b in range(N_PARAMETERS):
@@ -429,12 +471,12 @@ def fit_block(
             )
         quality[c, 1:4] = 0.0
         narrowing, scale = factors(own_state, numbers)
-        product_alone, product_full, logarithms = 1.0, 1.0, 0.0
+        product_alone, product_full, product_variance, logarithms = 1.0, 1.0, 1.0, 0.0
         for i in range(n):
             q2 = packed[Q2, i]
             mean, uncertainty = packed[MEAN, i], packed[UNCERTAINTY, i]
             observed, background, photon = packed[OBSERVED, i], packed[BACKGROUND, i], packed[PHOTON, i]
-            narrowness, base = _narrowness_and_base(q2, own_state, own_shape, numbers, narrowing, scale)
+            narrowness, base = _packed_narrowness_and_base(packed, i, own_state, numbers, narrowing, scale)
             error = _excitation_error(packed, i, own_state)
             place = abs(error) * narrowness * numbers[0]
             node = int(place)
@@ -449,24 +491,24 @@ def fit_block(
             plain = background + photon * g * mean + g * g * uncertainty
             full = plain + uncertain * base * base * square
             residual = observed - g * mean
-            deviation = residual * residual / full
-            w = 1.0 / (1.0 + deviation / (CAUCHY * CAUCHY))
-            j = source[i]
-            if robust:
-                weight[j] = 0 if deviation > REJECTED * REJECTED else max(1, int(FULL_WEIGHT * w + 0.5))
             inverse = 1.0 / full
+            deviation = residual * residual * inverse
+            if robust:
+                w = 1.0 / (1.0 + deviation / (CAUCHY * CAUCHY))
+                weight[source[i]] = 0 if deviation > REJECTED * REJECTED else max(1, int(FULL_WEIGHT * w + 0.5))
             quality[c, 1] += observed * g * mean * inverse
             quality[c, 2] += (g * mean) ** 2 * inverse
-            usual = prior[reflection[j] & NUMBER_MASK]
+            usual = packed[USUAL, i]
             alone = background + photon * g * usual + (g * g + 2.0 * uncertain * base * base) * usual * usual
             unexplained = (observed - g * usual) ** 2 / alone
             # log likelihoods: of the variance, and Cauchy's function of the residual as products
             product_alone *= 1.0 + unexplained / (CAUCHY * CAUCHY)
             product_full *= 1.0 + deviation / (CAUCHY * CAUCHY)
-            logarithms += 0.5 * np.log(alone * inverse)
-            if product_alone > 1e150 or product_full > 1e150:
+            product_variance *= alone * inverse
+            if max(product_alone, product_full, product_variance) > 1e150 or product_variance < 1e-150:
                 logarithms += 0.5 * CAUCHY * CAUCHY * np.log(product_alone / product_full)
-                product_alone, product_full = 1.0, 1.0
+                logarithms += 0.5 * np.log(product_variance)
+                product_alone, product_full, product_variance = 1.0, 1.0, 1.0
             if active[c] != 1:
                 continue
             k = 0
@@ -480,4 +522,5 @@ def fit_block(
             strength = base * base * square * inverse
             curve_sums[k, b, 2] += (capped - plain) * inverse * strength
             curve_sums[k, b, 3] += strength * strength
+        logarithms += 0.5 * np.log(product_variance)
         quality[c, 3] = logarithms + 0.5 * CAUCHY * CAUCHY * np.log(product_alone / product_full)

@@ -20,7 +20,7 @@ def run():
     simulated = simulate(40, seed=9, d_min=3.0)
     collector = Collector(CELL, space_group(SPACE_GROUP))
     block = collector.add(simulated.crystals, simulated.reflections, 0)
-    run = Run([block], collector, Merging(min_partiality=MIN_PARTIALITY), threads=1)
+    run = Run([block], collector, Merging(min_partiality=MIN_PARTIALITY, anomalous=True), threads=1)
     for cycle in range(3):
         run.cycle(cycle)
     run.active[3], run.active[4] = 0, 2
