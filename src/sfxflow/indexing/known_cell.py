@@ -13,6 +13,7 @@ import numpy as np
 from sfxflow.indexing import search
 from sfxflow.indexing.lattice import half_sphere
 from sfxflow.indexing.rotations import rotations_about
+from sfxflow.small_matrices import inverse3
 
 #: Scattering vectors up to this length (1/angstrom) must still fit when a sampled direction is half a step off.
 REFERENCE_Q = 0.25
@@ -131,7 +132,7 @@ def _search(q, weight, lattice, effort, deviation):
     cells = rotations_about(
         vectors[kept], lattice.reduced, effort.axis, both_ways, near, near_weight, cosines, sines, effort.distinct
     )
-    target = np.linalg.inv(lattice.reduced)
+    target = inverse3(lattice.reduced)
     reciprocal, score = search.fit_best_cell(
         cells, target, q, weight, CELL_TOLERANCES, CELL_STIFFNESS, SEARCH_PEAKS, FIRST_PASSES, effort.distinct // 4
     )

@@ -251,6 +251,67 @@ def _nearest_point(inverse, q, h):
     return distance2 if h[0] != 0.0 or h[1] != 0.0 or h[2] != 0.0 else np.inf
 
 
+@njit(cache=True, fastmath=_REORDERED)
+def _cell_sums(inverse, qx, qy, qz, weight, tolerance, left, right):
+    """Set left = sum w h h^T and right = sum w q h^T over the peaks within `tolerance` of a lattice point h; returns how many they are."""
+    i00, i01, i02 = inverse[0, 0], inverse[0, 1], inverse[0, 2]
+    i10, i11, i12 = inverse[1, 0], inverse[1, 1], inverse[1, 2]
+    i20, i21, i22 = inverse[2, 0], inverse[2, 1], inverse[2, 2]
+    hh, hk, hl, kk, kl, ll = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    xh, xk, xl, yh, yk, yl, zh, zk, zl = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    used, limit = 0.0, tolerance * tolerance
+    for i in range(qx.shape[0]):
+        x, y, z = qx[i], qy[i], qz[i]
+        u, v, t = i00 * x + i01 * y + i02 * z, i10 * x + i11 * y + i12 * z, i20 * x + i21 * y + i22 * z
+        h, k, l = np.rint(u), np.rint(v), np.rint(t)
+        distance2 = (u - h) * (u - h) + (v - k) * (v - k) + (t - l) * (t - l)
+        # Weights of zero in place of branches: the processor then does several peaks at a time. Any cell explains the origin.
+        one = 1.0 if distance2 < limit else 0.0
+        one = one if h * h + k * k + l * l > 0.0 else 0.0
+        used += one
+        w = one * weight[i]
+        wh, wk, wl = w * h, w * k, w * l
+        hh += wh * h
+        hk += wh * k
+        hl += wh * l
+        kk += wk * k
+        kl += wk * l
+        ll += wl * l
+        xh += wh * x
+        xk += wk * x
+        xl += wl * x
+        yh += wh * y
+        yk += wk * y
+        yl += wl * y
+        zh += wh * z
+        zk += wk * z
+        zl += wl * z
+    left[0, 0], left[0, 1], left[0, 2] = hh, hk, hl
+    left[1, 0], left[1, 1], left[1, 2] = hk, kk, kl
+    left[2, 0], left[2, 1], left[2, 2] = hl, kl, ll
+    right[0, 0], right[0, 1], right[0, 2] = xh, xk, xl
+    right[1, 0], right[1, 1], right[1, 2] = yh, yk, yl
+    right[2, 0], right[2, 1], right[2, 2] = zh, zk, zl
+    return used
+
+
+@njit(cache=True, fastmath=_REORDERED)
+def _cell_score(inverse, qx, qy, qz, weight):
+    """Sum of w max(0, 1 - (|dh| / 0.2)^2); peaks nearest to the origin do not count."""
+    i00, i01, i02 = inverse[0, 0], inverse[0, 1], inverse[0, 2]
+    i10, i11, i12 = inverse[1, 0], inverse[1, 1], inverse[1, 2]
+    i20, i21, i22 = inverse[2, 0], inverse[2, 1], inverse[2, 2]
+    total = 0.0
+    for i in range(qx.shape[0]):
+        x, y, z = qx[i], qy[i], qz[i]
+        u, v, t = i00 * x + i01 * y + i02 * z, i10 * x + i11 * y + i12 * z, i20 * x + i21 * y + i22 * z
+        h, k, l = np.rint(u), np.rint(v), np.rint(t)
+        distance2 = (u - h) * (u - h) + (v - k) * (v - k) + (t - l) * (t - l)
+        w = weight[i] if h * h + k * k + l * l > 0.0 else 0.0
+        total += w * max(0.0, 1.0 - 25.0 * distance2)
+    return total
+
+
 @njit(cache=True)
 def fit_cell(reciprocal, target, q, weight, tolerances, stiffness):
     """Fit a reciprocal cell to the peaks that it explains, held softly to the target cell in whatever orientation fits best.
@@ -275,25 +336,15 @@ def fit_cell(reciprocal, target, q, weight, tolerances, stiffness):
     -----
     Minimises sum w |q - B h|^2 + mu |B - R B0|^2 alternately over B and the rotation R ('as rigid as possible').
     """
+    return _fit_cell(reciprocal, target, q[:, 0].copy(), q[:, 1].copy(), q[:, 2].copy(), weight, tolerances, stiffness)
+
+
+@njit(cache=True)
+def _fit_cell(reciprocal, target, qx, qy, qz, weight, tolerances, stiffness):
     inverse_target = inverse3(target)
-    left = np.empty((3, 3))
-    right = np.empty((3, 3))
-    h = np.empty(3)
+    left, right = np.empty((3, 3)), np.empty((3, 3))
     for p in range(tolerances.shape[0]):
-        inverse = inverse3(reciprocal)
-        for r in range(3):
-            for s in range(3):
-                left[r, s] = 0.0
-                right[r, s] = 0.0
-        used = 0
-        for i in range(q.shape[0]):
-            if _nearest_point(inverse, q[i], h) < tolerances[p] ** 2:
-                used += 1
-                for r in range(3):
-                    for s in range(3):
-                        left[r, s] += weight[i] * h[r] * h[s]
-                        right[r, s] += weight[i] * q[i, r] * h[s]
-        if used < 3:
+        if _cell_sums(inverse3(reciprocal), qx, qy, qz, weight, tolerances[p], left, right) < 3:
             return 0.0
         mu = stiffness[p] * (left[0, 0] + left[1, 1] + left[2, 2])
         rigid = product3(nearest_rotation(product3(reciprocal, inverse_target)), target)
@@ -307,11 +358,7 @@ def fit_cell(reciprocal, target, q, weight, tolerances, stiffness):
                 reciprocal[r, s] = fitted[r, s]
         if abs(determinant3(reciprocal)) < 0.3 * abs(determinant3(target)):
             return 0.0
-    inverse = inverse3(reciprocal)
-    score = 0.0
-    for i in range(q.shape[0]):
-        score += weight[i] * max(0.0, 1.0 - _nearest_point(inverse, q[i], h) / 0.04)
-    return score
+    return _cell_score(inverse3(reciprocal), qx, qy, qz, weight)
 
 
 @njit(cache=True)
@@ -321,14 +368,18 @@ def fit_best_cell(cells, target, q, weight, tolerances, stiffness, n_near, n_fir
     The first `n_first` passes use only the first `n_near` peaks; the `n_kept` best cells go on with all peaks. Others as in `fit_cell`.
     """
     n = cells.shape[0]
+    qx, qy, qz = q[:, 0].copy(), q[:, 1].copy(), q[:, 2].copy()
+    near = slice(0, n_near)
     fitted, scores = np.empty((n, 3, 3)), np.empty(n)
     for i in range(n):
         fitted[i] = inverse3(cells[i])
-        scores[i] = fit_cell(fitted[i], target, q[:n_near], weight[:n_near], tolerances[:n_first], stiffness[:n_first])
+        scores[i] = _fit_cell(
+            fitted[i], target, qx[near], qy[near], qz[near], weight[near], tolerances[:n_first], stiffness[:n_first]
+        )
     best_score, best = -1.0, target.copy()
     order = np.argsort(-scores, kind="mergesort")
     for i in order[:n_kept]:
-        score = fit_cell(fitted[i], target, q, weight, tolerances[n_first:], stiffness[n_first:])
+        score = _fit_cell(fitted[i], target, qx, qy, qz, weight, tolerances[n_first:], stiffness[n_first:])
         if score > best_score:
             best_score = score
             best = fitted[i].copy()
