@@ -16,7 +16,7 @@ from sfxflow.small_matrices import inverse3
 #: More peaks than this make the search slower, not better: only the strongest take part in it. All take part in the refinement.
 MOST_PEAKS = 400
 #: log10 of the chance of a random fit that a lattice must be below where the run's own peaks say nothing of it.
-DEFAULT_LOG10_P = -14.0
+DEFAULT_LOG10_P = -15.0
 #: Two lattices whose orientations differ by less (degree, up to the lattice's symmetry) are one split crystal.
 SPLIT_ANGLE = 5.0
 #: Spread of refined cells about the target (relative, and degree) when it is decided which of two nearly symmetrical lattices a crystal
