@@ -49,7 +49,7 @@ def test_indexing_setting(finished):
 
 
 def test_integration_setting(finished):
-    finished.config["integration"] = {"inner_radius": 2.5}
+    finished.config["integration"] = {"method": "rings"}
     assert finished.planned().keys() == {"builtin_integration", "frames", "ambiguity", "builtin_merging"} | AFTER_MERGING
 
 
