@@ -2,10 +2,13 @@
 
 Simulated stills with partiality, counting noise and errors of orientation, width and energy (tests/unit/ambiguity/ambiguous_crystals.py);
 of each crystal so many observations, taken at random from those within 3.5 sigma of the Ewald sphere. Seeds from 1001 on, which nothing was
-chosen on. ambigator gets the intensities divided by the polarisation factor.
+chosen on. ambigator gets the intensities divided by the polarisation factor. Last, simulated frames from peaks to merged data.
 """
 
+import contextlib
+import io
 import itertools
+import json
 import resource
 import shutil
 import subprocess
@@ -14,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 from table import Row, main
 
@@ -22,14 +26,17 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests/unit/ambiguity"))
 from ambiguous_crystals import simulate
 
 from sfxflow.ambiguity.assign import assign
-from sfxflow.ambiguity.operators import ambiguity_operators
+from sfxflow.ambiguity.operators import ambiguity_operators, reindexed_reciprocal
 from sfxflow.cell import Cell
+from sfxflow.cli import main as command
+from sfxflow.io.assignment import read_assignment
 from sfxflow.io.cell_file import lattice_of
 from sfxflow.io.geom_writer import write_geom
 from sfxflow.io.stream import StreamWriter
 from sfxflow.point_group import point_group_name
 from sfxflow.settings import Ambiguity
 from sfxflow.simulate.presets import preset
+from sfxflow.symmetry import space_group, to_asu
 
 #: Case, crystals, observations of each, what is to be reached.
 CASES = (
@@ -37,6 +44,7 @@ CASES = (
     ("P63", 300, 60, 95),
     ("P63", 300, 30, None),
     ("P63", 1000, 30, None),
+    ("P63 weak", 300, 60, None),
     ("P43", 300, 150, 95),
     ("P43", 300, 60, 95),
     ("P43", 300, 30, None),
@@ -49,6 +57,9 @@ CASES = (
     ("P21", 300, 30, None),
 )
 _SEEDS = (1001, 1002, 1003)
+#: Presets whose frames go through all stages, with their space groups.
+FRAMES = (("hexagonal", "P63"), ("trigonal", "P3"))
+_N_FRAMES = 60
 #: Many crystals, to see how the time grows.
 _MANY = 10000
 
@@ -125,12 +136,14 @@ def measure():
     for case, n_crystals, n_observations, reach in CASES:
         right, seconds, theirs, their_seconds, believed = [], [], [], [], 0
         for seed in _SEEDS:
-            simulated = simulate(case, n_crystals, n_observations, seed=seed)
+            name, _, weak = case.partition(" ")
+            photons = {"mean_photons": 50.0} if weak else {}
+            simulated = simulate(name, n_crystals, n_observations, seed=seed, **photons)
             fraction, cpu, told = resolved(simulated)
             right.append(fraction)
             seconds.append(cpu)
             believed += told
-            if with_ambigator and case in ("P63", "P43"):
+            if with_ambigator and name in ("P63", "P43"):
                 with tempfile.TemporaryDirectory() as folder:
                     fraction, cpu = by_ambigator(simulated, Path(folder))
                 theirs.append(fraction)
@@ -147,13 +160,70 @@ def measure():
                 f"lowest: {100 * min(theirs):.1f} %; {1e3 * np.mean(their_seconds) / n_crystals:.1f} ms CPU a crystal"
             )
             rows.append(Row("    ambigator", "", 100 * float(np.mean(theirs)), "%", None, note))
-        print(rows[-1 - bool(theirs)], file=sys.stderr, flush=True)
     simulated = simulate("P63", _MANY, 60, seed=1004)
     fraction, cpu, _ = resolved(simulated)
     rows.append(
         Row(f"P63, {_MANY} crystals, 60 observations each", "", cpu, "s CPU", None, f"{100 * fraction:.2f} % right")
     )
-    return rows
+    return rows + [row for name, group in FRAMES for row in from_frames(name, group)]
+
+
+def from_frames(name, group):
+    """Rows of simulated frames: crystals that are consistent, and the merged data's correlation with the truth."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        folder = Path(folder)
+        steps = (
+            f"simulate --preset {name} --n-frames {_N_FRAMES} --seed 1005 --output {folder}",
+            f"peaks --frames {folder}/frames_00.h5 --geometry {folder}/detector.geom --output {folder}/peaks.h5",
+            f"indexing --peaks {folder}/peaks.h5 --geometry {folder}/detector.geom CELL --output {folder}/indexed.h5",
+            (
+                f"integration --indexed {folder}/indexed.h5 --frames {folder}/frames_00.h5 --geometry {folder}/detector.geom "
+                f"--output {folder}/integrated.h5"
+            ),
+            f"ambiguity --integrated {folder}/integrated.h5 CELL --reference {folder}/truth.hkl --output {folder}/assignment.h5",
+            f"merging --integrated {folder}/integrated.h5 CELL --dataset it --output {folder}/left.h5",
+            (
+                f"merging --integrated {folder}/integrated.h5 CELL --dataset it --assignment {folder}/assignment.h5 "
+                f"--output {folder}/merged.h5"
+            ),
+            *(
+                f"figures_of_merit --merged {folder}/{file}.h5 --reference {folder}/truth.hkl --json {folder}/{file}.json "
+                f"--tsv {folder}/{file}.tsv"
+                for file in ("left", "merged")
+            ),
+        )
+        for step in steps:
+            step = step.replace("CELL", f"--cell {folder}/{name}.cell --space-group {group}")
+            if command(step.split()):
+                raise SystemExit(f"sfxflow {step} failed")
+        right, n = consistent(folder, group)
+        left, merged = (
+            json.loads((folder / f"{file}.json").read_text())["overall"]["reference_cc"] for file in ("left", "merged")
+        )
+    note = f"{n} crystals of {_N_FRAMES} frames; merged data's correlation with the truth {merged:.4f}, {left:.4f} as indexed"
+    return [Row(f"frames of the preset {name}, {group}: right", "", 100 * right, "%", None, note)]
+
+
+def consistent(folder, group):
+    """Fraction of the crystals whose indices are the truth's by one operator, and how many crystals there are."""
+    group = space_group(group)
+    lines = [line.split("\t") for line in (folder / "truth.tsv").read_text().splitlines() if not line.startswith("#")]
+    columns, truth = lines[0], lines[1:]
+    axes = [columns.index(f"{axis}star_{x}") for x in "xyz" for axis in "abc"]
+    numbers = [int(row[columns.index("frame")]) for row in truth]
+    true = np.array([[float(row[i]) for i in axes] for row in truth]).reshape(-1, 3, 3)
+    assigned = read_assignment(folder / "assignment.h5")
+    with h5py.File(folder / "integrated.h5") as handle:
+        frame = handle["frames/frame"][()][handle["crystals/frame"][()]]
+        told = handle["crystals/reciprocal"][()]
+    told = reindexed_reciprocal(told, assigned.operators[assigned.crystals["mode"]])
+    probe = np.array([[1, 2, 5], [3, -1, 4]])
+    names = []
+    for number, matrix in zip(frame, told, strict=True):
+        change = [np.linalg.inv(matrix) @ own for own, n in zip(true, numbers, strict=True) if n == number]
+        nearest = min(change, key=lambda m: np.abs(m - np.rint(m)).max())
+        names.append(tuple(to_asu(probe @ np.rint(nearest).T.astype(int), group).ravel()))
+    return max(names.count(name) for name in set(names)) / len(names), len(names)
 
 
 if __name__ == "__main__":
