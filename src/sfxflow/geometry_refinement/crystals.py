@@ -207,6 +207,7 @@ def _add(sums, number, crystal, setting, free, to_panel, clen):
     np.add.at(sums.n_chance, peaks.panel, chance_matches(refined, peaks, to_panel, k, cell, excitation))
     turn_to_radial(radial, residuals, jacobian)
     turn_gradients(radial, gradient)
+    scale_to_sphere(residuals, jacobian, refined.offsets[2])
 
     spread = profile.mosaicity * lengths * peaks.distance / (k * setting.pixel_size)
     position = refined.position_sigma**2
@@ -224,6 +225,17 @@ def _add(sums, number, crystal, setting, free, to_panel, clen):
     sums.offsets[number] = refined.offsets
     sums.position_sigma[number] = refined.position_sigma
     sums.profile_sigma[number] = refined.profile_sigma
+
+
+def scale_to_sphere(residuals, jacobian, excess):
+    """Turn excitation errors, in place, to those in units of an Ewald sphere that does not change with the excess.
+
+    A longer camera with a larger cell and more excess shows the same pattern, but all its lengths in reciprocal space, the excitation
+    errors too, are smaller. Left like that they would ask for ever longer cameras.
+    """
+    jacobian[:, 2] *= 1.0 + excess
+    jacobian[:, 2, 5] += residuals[:, 2]
+    residuals[:, 2] *= 1.0 + excess
 
 
 def chance_matches(refined, peaks, to_panel, k, cell, excitation):

@@ -24,6 +24,9 @@ LEAST_CRYSTALS = 5
 #: Passes over the crystals, and the step (pixel, at a panel's corner) after which no other is made.
 MOST_PASSES = 6
 SMALL_STEP = 0.003
+#: A step after which fewer peaks are matched than this share is tried again, shorter.
+STILL_MATCHED = 0.95
+SHORTER_STEPS = (1.0, 0.5, 0.25, 0.1)
 #: Standard deviation of what a group is believed to be off, pixel: far more than is, so that only what no peak determines stays.
 PRIOR = 10.0
 #: ... and of the camera length, relative.
@@ -204,6 +207,10 @@ def refine_geometry(crystals, detector, cell, profile, settings, pixel_size, thr
     own_cell = np.median([parameters_of(reciprocal) for reciprocal in end.sums.reciprocal.values()], axis=0)
     curvature = -float(np.median([offsets[2] for offsets in before.offsets.values()]))
     stretch = end.setting.stretch
+    if end.stuck:
+        notes.append(
+            f"stopped after {end.passes} passes: every further step explained fewer peaks. Lattices, cell or geometry are not what they seem"
+        )
     notes += notes_on.cell_and_distance(settings.distance, stretch / clen, sigma / clen, curvature, own_cell, cell)
     arrays, value = _least_turned(end, groups)
     proposed = grouping.with_arrays(detector, _kept(first.arrays, arrays))
@@ -253,12 +260,13 @@ class _End:
     eigenvalues: np.ndarray
     directions: np.ndarray
     passes: int
+    stuck: bool
 
 
 def _iterated(crystals, groups, active, out_of_plane, setting, sums, threads):
     """Solve, move, refine the crystals again, until the step is small."""
     clen = float(np.median([crystal.peaks.clen for crystal in crystals]))
-    value, passes = 0.0, 0
+    value, passes, stuck = 0.0, 0, False
     while True:
         arrays = setting.arrays
         parameters = grouping.parameters_of_groups(groups, arrays, setting.pixel_size, active, out_of_plane)
@@ -266,16 +274,21 @@ def _iterated(crystals, groups, active, out_of_plane, setting, sums, threads):
         prior[_DISTANCE] = DISTANCE_PRIOR * clen / parameters[_DISTANCE].unit
         step, covariance, eigenvalues, directions = solved(sums, parameters, groups, arrays, prior)
         small = passes > 1 and _largest_move(step, parameters, groups, setting) < SMALL_STEP
-        if small or passes == MOST_PASSES:
-            return _End(setting, sums, parameters, value, covariance, eigenvalues, directions, passes)
-        value = value + step
-        setting = _after(step, setting, parameters, groups, sums)
+        if small or stuck or passes == MOST_PASSES:
+            value = value + np.zeros(len(parameters))
+            return _End(setting, sums, parameters, value, covariance, eigenvalues, directions, passes, stuck)
         crystals = [
             replace(crystal, reciprocal=sums.reciprocal.get(i, crystal.reciprocal))
             for i, crystal in enumerate(crystals)
         ]
-        sums = all_sums(crystals, sorted(sums.reciprocal), setting, threads)
-        passes += 1
+        stuck = True
+        for part in SHORTER_STEPS:
+            tried = _after(part * step, setting, parameters, groups, sums)
+            found = all_sums(crystals, sorted(sums.reciprocal), tried, threads)
+            if found.n_matched.sum() >= STILL_MATCHED * sums.n_matched.sum():
+                setting, sums, value, stuck = tried, found, value + part * step, False
+                passes += 1
+                break
 
 
 def _after(step, setting, parameters, groups, sums):

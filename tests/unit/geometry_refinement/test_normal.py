@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from sfxflow.geometry import panel_arrays
-from sfxflow.geometry_refinement.crystals import placed_peaks
+from sfxflow.geometry_refinement.crystals import placed_peaks, scale_to_sphere
 from sfxflow.geometry_refinement.groups import moved, panel_centres
 from sfxflow.geometry_refinement.normal import add_crystal, panel_gradients, turn_gradients
 from sfxflow.indexing.frame import panel_inverses
@@ -130,3 +130,23 @@ def test_crystals_keep_their_peaks_when_panels_move(panels_off):
     here, there = (placed_peaks(crystal.peaks, a, crystal.peaks.clen) for a in (arrays, shifted))
     np.testing.assert_array_equal(here.position, there.position)
     assert not np.allclose(here.q, there.q, atol=1e-6)
+
+
+def test_a_longer_camera_with_a_larger_cell_and_more_excess_is_the_same_pattern(panels_off):
+    """The direction that no pattern determines is exactly so in the derivatives, whatever the excitation errors are."""
+    crystal, arrays = panels_off.crystals[4], panel_arrays(panels_off.made.stated_detector)
+    hkl, excess, step = nearest(crystal, arrays), 8e-3, 1e-5
+    offsets = np.array([0.0, 0.0, excess])
+    residuals, jacobian, peaks, to_panel, from_panel = residuals_of(crystal, arrays, hkl, offsets)
+    used = (np.abs(hkl).sum(axis=1) > 0) & (np.abs(residuals[:, 0]) < 5.0) & (np.abs(residuals[:, 1]) < 5.0)
+    assert np.abs(residuals[used, 2]).max() > 3e-4
+    centres = panel_centres(arrays) + (0.0, 0.0, crystal.peaks.clen)
+    in_plane = np.empty((len(peaks), 2, 6))
+    panel_gradients(peaks.panel, peaks.position, residuals, to_panel, from_panel, centres, in_plane)
+    scale_to_sphere(residuals, jacobian, excess)
+    q = hkl @ crystal.reciprocal.T
+    # The camera longer by a part, reciprocal lengths smaller and the excess larger by the same part.
+    change = step * np.einsum("icr,ir->ic", jacobian[:, :, :3], -q) + step * (1.0 + excess) * jacobian[:, :, 5]
+    change[:, :2] += step * crystal.peaks.clen * in_plane[:, :, 2]
+    single = np.abs(step * jacobian[used][:, :, 5]).max(axis=0)
+    assert np.all(np.abs(change[used]).max(axis=0) < 0.02 * single)
