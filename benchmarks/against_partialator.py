@@ -7,7 +7,8 @@ integration once. sfxflow merges the integrated files of the first 110, 250 and 
 with unity, xsphere, offset and ggpm, and for 110 and 250 crystals also what indexamajig itself makes of the same frames.
 
 R1 = sum |k exp(-2 B s^2) I - I_true| / sum I_true over the reflections that both merged lists hold, k and B those that make R1 smallest, for each list on
-its own. Both ask for 2 measurements of a reflection. What partialator cannot be run for is said, and the figures of sfxflow stand alone.
+its own. Both ask for 2 measurements of a reflection. A list can be longer because it holds reflections of which it knows nothing: so it is also counted how many
+are right to a fifth. What partialator cannot be run for is said, and the figures of sfxflow stand alone.
 
 With --folder, frames and merged files are kept there and used again: remove a file to make it again.
 """
@@ -81,9 +82,11 @@ def _beside(name, n, ours, truth, lists):
         own, other = (_r1({key: values[key] for key in shared}, truth) for values in (ours, theirs))
         note = f"the same {len(shared)} of its {len(theirs)} reflections; {seconds:.0f} s CPU"
         rows.append(Row(f"R1, {name}, {n}, beside {label}", f"< {other:.2f} %", own, "%", own < other, note))
+    right = _n_right(ours, truth)
     for label, theirs, _ in lists:
         reach, ok = f"> {len(theirs)}", len(ours) > len(theirs)
-        rows.append(Row(f"kept, {name}, {n}, beside {label}", reach, len(ours), "", ok, "reflections"))
+        note = f"reflections; right to a fifth: {right}, partialator's {_n_right(theirs, truth)}"
+        rows.append(Row(f"kept, {name}, {n}, beside {label}", reach, len(ours), "", ok, note))
     return rows
 
 
@@ -237,18 +240,30 @@ def _by_key(hkl, intensity):
 
 def _r1(merged, truth):
     """R1 in percent with the scale and B that make it smallest."""
+    ours, true = _scaled(merged, truth)
+    return 100.0 * np.abs(ours - true).sum() / true.sum()
+
+
+def _n_right(merged, truth):
+    """Reflections within a fifth of the truth, or of the mean true intensity where that is larger."""
+    ours, true = _scaled(merged, truth)
+    return int(np.count_nonzero(np.abs(ours - true) < 0.2 * np.maximum(true, true.mean())))
+
+
+def _scaled(merged, truth):
+    """Intensities with the scale and B that make R1 smallest, and the true ones."""
     keys = sorted(merged.keys() & truth.keys())
     ours, true = (np.array([values[key] for key in keys]) for values in (merged, truth))
     s_squared = inverse_resolution(reflection_from_key(np.array(keys)), (79.1, 79.1, 37.9, 90, 90, 90)) ** 2 / 4.0
 
-    def r1(parameters):
-        return np.abs(np.exp(parameters[0] - 2.0 * parameters[1] * s_squared) * ours - true).sum() / true.sum()
+    def scaled(parameters):
+        return np.exp(parameters[0] - 2.0 * parameters[1] * s_squared) * ours
 
     start = np.log(true.sum() / ours.sum())
-    best = minimize(
-        r1, (start, 0.0), method="Nelder-Mead", options={"initial_simplex": [(start, 0), (start + 0.1, 0), (start, 2)]}
-    )
-    return 100.0 * best.fun
+    simplex = [(start, 0.0), (start + 0.1, 0.0), (start, 2.0)]
+    options = {"initial_simplex": simplex}
+    best = minimize(lambda p: np.abs(scaled(p) - true).sum(), simplex[0], method="Nelder-Mead", options=options)
+    return scaled(best.x), true
 
 
 def _parsed():
