@@ -20,23 +20,20 @@ and t' = f / (1 - f) times the sum over the others, sum (w g I)^2 d^T C d / a.
 import numpy as np
 from numba import njit
 
-from sfxflow.merging.kernels import (
+from sfxflow.merging.fitting import (
     BACKGROUND,
-    FULL_WEIGHT,
     MEAN,
-    MINUS,
     N_PACKED,
-    N_PARAMETERS,
-    NUMBER_MASK,
     OBSERVED,
     PHOTON,
     UNCERTAINTY,
     VARIANCE,
-    factors,
     gradient,
     normal_equations,
     pack,
 )
+from sfxflow.merging.kernels import N_PARAMETERS, NUMBER_MASK, factors
+from sfxflow.merging.observations import FULL_WEIGHT, MINUS
 from sfxflow.small_matrices import solve_in_place
 
 #: A residual whose variance the fit has taken away to this part tells nothing any more.
@@ -111,7 +108,7 @@ def assess_block(
     state, shape, active, slot, q, current, intensities, total, prior, curve, slope, spread, numbers,
     precision, fitted, levels, known, added, merged, common, squares, gained,
 ):  # fmt: skip
-    """Add what the crystals' parameters do to the variances, and the squares of the residuals. See `kernels.fit_block`.
+    """Add what the crystals' parameters do to the variances, and the squares of the residuals. See `fitting.fit_block`.
 
     Parameters
     ----------

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from sfxflow.cell import inverse_resolution
-from sfxflow.merging import errors, kernels, partiality, scaling
+from sfxflow.merging import errors, fitting, kernels, partiality, scaling
 from sfxflow.merging.assessment import assess_block
 
 #: Cycle (from 0) from which B and the curve, then widths and orientations, then robust weights are fitted, and from which crystals
@@ -134,7 +134,7 @@ class Run:
 
         def work(block, sums):
             own = slice(block.first_crystal, block.first_crystal + len(block.offsets) - 1)
-            kernels.fit_block(
+            fitting.fit_block(
                 block.offsets, *block.columns.values(), self.state[own], self.shape[own], self.active[own],
                 part_of[own], self.q, self.current, total, self.prior, self.curve.values, self.curve.slopes, self.curve.spread,
                 numbers, precision, fitted, steps, int(robust), self.quality[own], sums, edges,

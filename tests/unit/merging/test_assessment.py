@@ -3,7 +3,7 @@
 import numpy as np
 from observation_simulator import CELL, SPACE_GROUP, agreement, simulate
 
-from sfxflow.merging import kernels
+from sfxflow.merging import fitting, kernels
 from sfxflow.merging.assessment import cc_half, cc_half_moments
 from sfxflow.merging.cycles import Run
 from sfxflow.merging.merge import merge_observations
@@ -45,31 +45,31 @@ def _whole_problem(run):
     known = np.zeros(len(run.q))
     matrix = np.diag(np.tile(run.priors**-2.0, len(run.state)))
     coupling = np.zeros((len(run.q), len(matrix)))
-    packed, source = np.empty((kernels.N_PACKED, 2000)), np.empty(2000, np.int64)
+    packed, source = np.empty((fitting.N_PACKED, 2000)), np.empty(2000, np.int64)
     derivative = np.zeros(n)
     for c in np.flatnonzero(run.active == 1):
         state, shape = run.state[c], run.shape[c]
-        count, *_ = kernels.pack(
+        count, *_ = fitting.pack(
             block.offsets[c], block.offsets[c + 1], *columns, state, shape, True, run.q, run.current, run.known()[0],
             run.prior, run.curve.values, run.curve.spread, run.numbers, packed, source,
         )  # fmt: skip
         narrowing, scale = kernels.factors(state, run.numbers)
         own = slice(n * c, n * c + n)
         for i in range(count):
-            base, height = kernels.gradient(
+            base, height = fitting.gradient(
                 packed, i, state, shape, run.curve.values, run.curve.slopes, run.numbers, narrowing, scale, derivative
             )
             h, g = reflection[source[i]] & np.uint32(MINUS - 1), base * height
-            mean, uncertainty = packed[kernels.MEAN, i], packed[kernels.UNCERTAINTY, i]
-            photons = packed[kernels.PHOTON, i] * g
+            mean, uncertainty = packed[fitting.MEAN, i], packed[fitting.UNCERTAINTY, i]
+            photons = packed[fitting.PHOTON, i] * g
             uncertain = (
-                packed[kernels.VARIANCE, i] - packed[kernels.BACKGROUND, i] - photons * mean - g * g * uncertainty
+                packed[fitting.VARIANCE, i] - packed[fitting.BACKGROUND, i] - photons * mean - g * g * uncertainty
             )
             uncertain /= mean**2 + uncertainty
             row = min(int(run.q[h] ** 2 * run.numbers[1]), len(run.curve.values) - 1)
             if height <= run.numbers[3] * run.curve.values[row, 0] or uncertain >= run.numbers[5] * g * g:
                 continue
-            variance = packed[kernels.BACKGROUND, i] + photons * intensities[h] + uncertain * intensities[h] ** 2
+            variance = packed[fitting.BACKGROUND, i] + photons * intensities[h] + uncertain * intensities[h] ** 2
             w = weight[source[i]] / FULL_WEIGHT / variance
             known[h] += w * g * g
             coupling[h, own] += w * g * intensities[h] * derivative

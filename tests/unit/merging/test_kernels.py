@@ -5,7 +5,7 @@ import pytest
 from observation_simulator import CELL, SPACE_GROUP, simulate
 from scipy.optimize import minimize
 
-from sfxflow.merging import kernels, partiality
+from sfxflow.merging import fitting, kernels, partiality
 from sfxflow.merging.cycles import Run
 from sfxflow.merging.observations import FULL_WEIGHT, MINUS, POLARISATION_UNIT, Collector
 from sfxflow.settings import Merging
@@ -127,7 +127,7 @@ def test_fit_finds_the_minimum_of_the_cost(run):
 def _fit(run, state, columns, steps=20, robust=0):
     quality = np.zeros((len(state), 4 + kernels.N_PARAMETERS))
     sums = np.zeros((partiality.N_RANGES, partiality.n_bins(run.curve.x_max), 4))
-    kernels.fit_block(
+    fitting.fit_block(
         run.blocks[0].offsets, *columns.values(), state, run.shape, run.active, run.slot // 2, run.q, run.current,
         np.repeat(run.total[:, None, :2], 2, axis=1)[None], run.prior, run.curve.values, run.curve.slopes, run.curve.spread, run.numbers,
         run.priors**-2.0, np.ones(kernels.N_PARAMETERS, np.uint8), steps, robust, quality, sums,
