@@ -27,7 +27,7 @@ if os.path.exists("sleep"):
 if arguments[0] == os.environ.get("FAILING_STAGE"):
     sys.exit("stand-in: this stage fails")
 outputs = [value for option, value in zip(arguments, arguments[1:])
-           if option in ("--output", "--json", "--tsv", "--mtz", "--unmerged", "--hkl", "--half1", "--half2", "--proposal")]
+           if option in ("--output", "--json", "--tsv", "--mtz", "--unmerged", "--hkl", "--half1", "--half2", "--clusters", "--proposal")]
 if arguments[0] == "simulate":
     outputs = [os.path.join(outputs[0], name) for name in ("frames_00.h5", "detector.geom", "demo.cell", "truth.hkl")]
 for path in outputs:
@@ -170,6 +170,7 @@ MESSAGES = {
     "group_export": "Exporting group",
     "difference": "Subtracting group",
     "stream": "Writing the stream",
+    "find_cell": "Finding the unit cell",
     "report": "Writing the report",
 }
 

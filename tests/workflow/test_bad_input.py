@@ -40,13 +40,13 @@ def test_unknown_key_like_no_other(experiment):
         ("datasets", {"lysozyme": None}, "datasets.lysozyme: None is not a section with keys of its own (one dataset)"),
         (
             "datasets",
-            {"lysozyme": {"space_group": "P43212"}},
-            "datasets.lysozyme.cell is missing (file with the unit cell",
+            {"lysozyme": {"cell": 79.1}},
+            "datasets.lysozyme.cell: 79.1 is not text or null (file with the unit cell",
         ),
         (
             "datasets",
             {"lysozyme": {"cell": "raw/lysozyme.cell", "space_group": 96}},
-            "datasets.lysozyme.space_group: 96 is not text (",
+            "datasets.lysozyme.space_group: 96 is not text or null (",
         ),
         (
             "datasets",
