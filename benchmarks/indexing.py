@@ -34,7 +34,7 @@ CELLS = ("hexagonal", "triclinic", "monoclinic", "cubic", "large")
 CELL_PEAKS = (15, 25, 50, 100)
 TIMED_PEAKS = (8, 20, 50, 100, 200)
 #: Frames of each scenario that indexamajig gets.
-N_CRYSTFEL = 15
+N_CRYSTFEL = 8
 SETTINGS = Indexing()
 
 

@@ -131,7 +131,7 @@ def test_the_significance_comes_from_the_run_or_from_the_settings(demo, tmp_path
     one = demo.ok("peaks", None, tmp_path / "p.h5", "--first", str(first), "--count", "1")
     demo.ok("indexing", one, tmp_path / "one.h5")
     _, _, attributes = read(tmp_path / "one.h5")
-    assert attributes["max_log10_p"] == -15.0
+    assert attributes["max_log10_p"] == -15.5
     assert attributes["max_log10_p_from"] == "default: 12 copies of hits are too few to calibrate it"
 
 

@@ -16,7 +16,9 @@ from sfxflow.small_matrices import inverse3
 #: More peaks than this make the search slower, not better: only the strongest take part in it. All take part in the refinement.
 MOST_PEAKS = 400
 #: log10 of the chance of a random fit that a lattice must be below where the run's own peaks say nothing of it.
-DEFAULT_LOG10_P = -15.0
+DEFAULT_LOG10_P = -15.5
+#: So many refused lattices are followed by a search for a more significant one.
+MOST_REFUSED = 3
 #: Two lattices whose orientations differ by less (degree, up to the lattice's symmetry) are one split crystal.
 SPLIT_ANGLE = 5.0
 #: Spread of refined cells about the target (relative, and degree) when it is decided which of two nearly symmetrical lattices a crystal
@@ -168,36 +170,38 @@ def index_candidates(peaks, target, to_panel, wavelength, pixel_size, settings, 
     accepted, reason = [], ""
     left = np.ones(len(peaks), dtype=bool)
     cut = DEFAULT_LOG10_P if settings.max_log10_p is None else settings.max_log10_p
-    while len(accepted) < settings.max_lattices:
+    below, n_refused = cut, 0
+    while len(accepted) < settings.max_lattices and n_refused <= MOST_REFUSED:
         candidates = np.flatnonzero(left)
         if len(candidates) < settings.min_peaks:
             break
         candidates = candidates[searched_peaks(peaks.intensity[candidates])]
         weight = strength_weights(peaks.intensity[candidates])
         reduced, log10_p, tolerance = index_lattice(
-            peaks.q[candidates], weight, target.lattice, cut, cascade=CASCADE if accepted else THOROUGH_CASCADE
+            peaks.q[candidates], weight, target.lattice, below, cascade=CASCADE if accepted else THOROUGH_CASCADE
         )
-        if reduced is None or log10_p >= cut:
-            reason = "no significant lattice"
+        if reduced is None or log10_p >= below:
+            reason = reason or "no significant lattice"
             break
         refined = refined_from_search(reduced, tolerance, peaks, target, to_panel, wavelength, pixel_size, profile)
         members = left & lattice_members(refined, peaks.q, target.lattice, wavelength, profile)
         reason = refusal(refined, peaks, target, settings, wavelength, pixel_size)
         if reason:
-            break
+            # A chance fit must not hide a better lattice that the rest of the search would find.
+            below, n_refused = log10_p, n_refused + 1
+            continue
+        below, n_refused = cut, 0
+        left &= ~members
         if any(
             misorientation(refined.reciprocal, other.refined.reciprocal, target.lattice) < SPLIT_ANGLE
             for other in accepted
         ):
             reason = "split crystal"
-            left &= ~members
             if members.sum() < settings.min_peaks:
                 break
             continue
         evidence = evidence_of(refined, members, peaks.q, target.lattice)
         accepted.append(IndexedLattice(refined=refined, log10_p=log10_p, members=members, evidence=evidence))
-        left &= ~members
-        reason = ""
     return accepted, reason
 
 
