@@ -112,6 +112,26 @@ def test_a_run_becomes_a_config_and_a_table(experiment, capsys):
     assert "good values are 0 and above" in said
 
 
+def test_without_cell_and_space_group(experiment, capsys):
+    jsonschema = pytest.importorskip("jsonschema")
+    data = ["--data", "raw/lyso_a_*.h5", "--data", "raw/lyso_b_01.h5", "--geometry", "det.geom"]
+    assert main(["init", *data]) == 0
+    assert config()["datasets"] == {"lyso_a": {"cell": None, "space_group": None}}
+    assert [row["dataset"] for row in runs()] == ["lyso_a", "lyso_a"]
+    jsonschema.validate(config(), config_schema())
+    said = capsys.readouterr().out
+    assert "no cell is given: it will be found from the peaks of lyso_a" in said
+    assert "no space group is given: one with all rotations of the lattice will be assumed" in said
+
+
+def test_space_group_without_cell_and_cell_without_space_group(experiment):
+    data = ["--data", "raw/lyso_a_*.h5", "--geometry", "det.geom"]
+    assert main(["init", *data, "--space-group", "P43212", "--dataset", "x"]) == 0
+    assert config()["datasets"] == {"x": {"cell": None, "space_group": "P43212"}}
+    assert main(["init", *data, "--cell", "lysozyme.cell", "--force"]) == 0
+    assert config()["datasets"] == {"lysozyme": {"cell": "lysozyme.cell", "space_group": None}}
+
+
 def test_the_config_obeys_the_schema(experiment):
     jsonschema = pytest.importorskip("jsonschema")
     assert init() == 0
