@@ -233,6 +233,12 @@ def _report(args, settings, merged):
         print(wrong if summary["absences_are_there"] else told)
     if summary["fallback"]:
         print(f"WARNING: {summary['fallback']}")
+    if summary["half_sets"]:
+        print(f"WARNING: {summary['half_sets']}")
+    if summary["n_rejected"]:
+        print(
+            f"{summary['n_rejected']} observations rejected: more than 8 standard deviations from what the others predict"
+        )
     for half in ("half1", "half2"):
         if f"fallback_{half}" in summary:
             print(f"WARNING: {half}: {summary[f'fallback_{half}']}")

@@ -37,6 +37,7 @@ class Run:
         n = len(self.shape)
         self.state = np.zeros((n, kernels.N_PARAMETERS))
         self.quality = np.zeros((n, 4 + kernels.N_PARAMETERS))
+        self.only = only
         self.status = scaling.first_status(self.counts)
         if only is not None:
             self.status[~only] = scaling.NOT_ASKED_FOR

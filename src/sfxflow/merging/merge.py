@@ -116,4 +116,8 @@ def _merged(blocks, collector, settings, threads, progress, parts, only=None):
         run.cycle(settings.cycles, *apart)
         run.merge(*apart)
         run.assess()
-    return merged_tables(run, parts=parts)
+    remark = ""
+    if not (run.active == 1).any():
+        reasons, counts = np.unique(run.status.astype(str), return_counts=True)
+        remark = f"no crystal is left; most of them: {reasons[np.argmax(counts)]}"
+    return merged_tables(run, remark, parts)

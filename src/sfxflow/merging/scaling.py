@@ -217,7 +217,7 @@ def judged(run, agreement):
         significance = np.where(below > 0, above / np.sqrt(below), 0.0)
     status[tried & (used < FEWEST_OBSERVATIONS)] = "too few observations in common with other crystals"
     status[(status == "") & ~(significance > _LEAST_SIGNIFICANCE)] = "scale not significantly above zero"
-    if agreement:
+    if agreement and tried.sum() > 1:
         status[(status == "") & (gained < 0)] = _UNLIKE
     good = status == ""
     if good.any():

@@ -45,15 +45,16 @@ def merged_tables(run, remark="", parts=None):
     unit = ccp4_asymmetric_unit(run.hkl, run.collector.numbers.group)
     # where nothing was merged, the sums have no slots of groups
     groups = {name: min(g, run.apart.shape[2] - 1) for g, name in enumerate(parts.names if parts else ())}
+    crystals = _crystals(run)
     return Merged(
         reflections=_reflections(run, run.sums, *unit),
         groups={
             name: _reflections(run, run.apart[:, :, g].reshape(run.sums.shape), *unit) for name, g in groups.items()
         },
-        crystals=_crystals(run),
+        crystals=crystals,
         partiality=run.curve.arrays() | {"reference_width": run.reference_width},
         model=run.model,
-        summary=_summary(run, remark),
+        summary=_summary(run, remark, crystals),
     )
 
 
@@ -109,11 +110,25 @@ def _crystals(run):
     }
 
 
-def _summary(run, remark):
+def _half_sets(run):
+    """What is wrong with the half sets, for people."""
+    there = np.unique(run.half[run.active == 1])
+    if len(there) != 1 or run.only is not None:
+        return ""
+    return (
+        f"all crystals that were merged are in half set {there[0] + 1} (too few, or of one orientation, such as the same crystals "
+        "given twice): there are no figures from half sets"
+    )
+
+
+def _summary(run, remark, crystals):
     collector = run.collector
     return {
         "remark": remark,
         "fallback": run.fallback,
+        "half_sets": _half_sets(run),
+        "n_rejected": int(crystals["n_rejected"].sum()),
+        "n_crystals_lowering_cc": int(np.sum(run.status == scaling.LOWERS_CC)),
         "independent_halves": False,
         "n_crystals": len(run.state),
         "n_crystals_merged": int(np.sum(run.active == 1)),

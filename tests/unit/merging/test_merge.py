@@ -229,3 +229,47 @@ def test_observations_without_a_number_or_an_uncertainty_are_left_out(gaussian):
     result = merge_observations(simulated.crystals, broken, CELL, GROUP)
     assert result.summary["n_unusable"] == sum(len(intensity[i::7]) for i in range(3))
     assert np.all(np.isfinite(result.reflections["I"]))
+
+
+@pytest.mark.parametrize("model", ["gaussian", "xsphere"])
+def test_a_model_with_a_form_of_its_own_is_best_for_lattice_points_of_that_form(model):
+    """Measured: 4.9 to 5.0 % with the right form, 6.9 to 9.6 % with the other one."""
+    simulated = simulate(150, seed=13, profile={"gaussian": "gaussian", "xsphere": "sphere"}[model])
+    right, wrong = (
+        merged(simulated, partiality=name) for name in (model, {"gaussian": "xsphere"}.get(model, "gaussian"))
+    )
+    assert (right.model, right.summary["fallback"]) == (model, "")
+    assert figures(right, simulated)[0] < 0.065
+    assert figures(right, simulated)[0] < 0.85 * figures(wrong, simulated)[0]
+
+
+@pytest.mark.parametrize("model", ["empirical", "gaussian", "xsphere", "unity"])
+@pytest.mark.parametrize("copies", [1, 2, 12])
+@pytest.mark.filterwarnings("error")
+def test_crystals_of_one_orientation_are_merged_and_their_half_sets_are_told(model, copies):
+    """The same crystal with other noise: nothing overlaps with other orientations, and one half set is empty."""
+    simulated = simulate(1, seed=61)
+    n = len(simulated.reflections["I"])
+    crystals = {name: np.repeat(values, copies, axis=0) for name, values in simulated.crystals.items()}
+    reflections = {name: np.tile(values, copies) for name, values in simulated.reflections.items()}
+    reflections["crystal"] = np.repeat(np.arange(copies), n)
+    reflections["I"] = reflections["I"] + np.random.default_rng(1).normal(0, reflections["sigI"]).astype(np.float32)
+    result = merge_observations(
+        crystals, reflections, CELL, GROUP, Merging(partiality=model, independent_halves=True, min_measurements=1)
+    )
+    r = result.reflections
+    assert len(r["I"]) > 50
+    assert np.all(np.isfinite(r["I"]))
+    assert np.all(r["sigI"] > 0)
+    assert "all crystals that were merged are in half set" in result.summary["half_sets"]
+    empty = 3 - result.crystals["half"][0]
+    assert np.isnan(r[f"I_half{empty}"]).all()
+    assert np.all(r[f"n_half{empty}"] == 0)
+    assert result.model == ("gaussian" if model == "empirical" and copies < FEWEST_CRYSTALS_FOR_CURVE else model)
+    assert bool(result.summary["fallback"]) == (result.model != model)
+
+
+def test_counts_of_what_was_rejected(gaussian, gaussian_merged):
+    assert gaussian_merged.summary["n_rejected"] == gaussian_merged.crystals["n_rejected"].sum()
+    assert gaussian_merged.summary["n_crystals_lowering_cc"] == 0
+    assert gaussian_merged.summary["half_sets"] == ""

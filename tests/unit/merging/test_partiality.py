@@ -95,3 +95,35 @@ def test_unity_is_one_to_the_end():
     sums = sums_of(lambda x, _: np.ones_like(x))
     sums[:, :, 3], sums[:, :, 2] = 1e6, 1e6 * 0.5**2
     np.testing.assert_allclose(np.sqrt(partiality.estimate_spread(sums, curve).spread), 0.5, rtol=0.01)
+
+
+@pytest.mark.parametrize("by_spectrum", [0.0, 0.3, 0.9])
+def test_section_of_a_sphere_averaged_over_the_spectrum(by_spectrum):
+    """Against random points of a sphere, smeared: unit variance, and the area of a Gaussian."""
+    x = np.arange(57) / 16
+    shape = [1.0 - by_spectrum, 0.0, by_spectrum / 0.04**2]
+    curve = partiality.first_curve("xsphere", 0.08 * partiality.N_ROWS / (partiality.N_ROWS - 1), 3.5, shape)
+    row = int(0.04 * curve.rows_per_q2)
+    q2 = (row + 0.5) / curve.rows_per_q2
+    part = shape[2] * q2**2 / (shape[0] + shape[2] * q2**2)
+    rng = np.random.default_rng(8)
+    points = rng.normal(size=(400_000, 3))
+    points *= (rng.random(400_000) ** (1 / 3) / np.linalg.norm(points, axis=1))[:, None]
+    normal = np.sqrt(5 * (1 - part)) * points[:, 0] + np.sqrt(part) * rng.normal(size=400_000)
+    count, edges = np.histogram(np.abs(normal), bins=28, range=(0, 3.5))
+    centres = (edges[1:] + edges[:-1]) / 2
+    expected = count / len(points) / (edges[1] - edges[0]) * np.sqrt(np.pi / 2)
+    np.testing.assert_allclose(np.interp(centres, x, curve.values[row, : len(x)]), expected, atol=0.015)
+    inner = slice(1, 30)
+    np.testing.assert_allclose(
+        np.gradient(curve.values[row], 1 / 16)[inner], curve.slopes[row][inner], atol=0.05 if part < 0.01 else 0.01
+    )
+
+
+def test_model_that_so_many_crystals_allow():
+    assert partiality.usable_model("empirical", 5) == ("empirical", "")
+    model, reason = partiality.usable_model("empirical", 4)
+    assert model == "gaussian"
+    assert "4 crystals are fewer than the 5" in reason
+    for wanted in ("gaussian", "xsphere", "unity"):
+        assert partiality.usable_model(wanted, 1) == (wanted, "")
