@@ -34,6 +34,8 @@ from sfxflow.units import wavelength
 
 #: The search runs by itself if a smaller share of the strongest hits is indexed.
 _INDEXED_SHARE = 0.9
+#: Frames whose peaks are read at once.
+_BLOCK = 64
 _CRYSTAL_COLUMNS = ("frame", "reciprocal", "profile_radius", "mosaicity", "bandwidth")
 
 
@@ -154,8 +156,12 @@ def _peak_lists(chunks, rows, paths, arrays):
         if not own:
             continue
         with open_chunk(path) as handle:
+            block = (-1, None)
             for row in own:
-                found[number, row] = _peak_list(read_peaks(handle, row, row + 1)[0], chunks[number], row, path, arrays)
+                start = row - row % _BLOCK
+                if block[0] != start:
+                    block = (start, read_peaks(handle, start, start + _BLOCK))
+                found[number, row] = _peak_list(block[1][row - start], chunks[number], row, path, arrays)
     return [found[row] for row in rows]
 
 

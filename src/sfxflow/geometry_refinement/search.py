@@ -125,6 +125,10 @@ def search_beam(frames, arrays, target, settings, pixel_size, threads=1):
         around = [Place((best.shift[0] + x, best.shift[1] + y), best.stretch + d) for x, y, d in offsets]
         best = max(scored(around, frames, arrays, target, threads), key=lambda place: place.score)
         n_places += len(around)
+    # The camera length stays as it is unless another one is better: lattices say little of it.
+    unchanged = scored([Place(best.shift, 0.0)], frames, arrays, target, threads)[0]
+    if best.score < (1.0 + BETTER) * unchanged.score:
+        best = unchanged
     if best.score < (1.0 + BETTER) * given.score or not best.share >= LEAST_SHARE:
         best = given
     return Search(given, best, len(frames), n_places)
