@@ -31,7 +31,7 @@ HARDER = {
         "hexagonal",
         {"a": 81.0, "b": 81.0, "c": 124.0, "gamma": 120.0, "space_group": "R32:H"},
     ),
-    "I-centred tetragonal": ("lysozyme", {"a": 78.0, "b": 78.0, "c": 110.0, "space_group": "I422"}),
+    "I-centred tetragonal": ("lysozyme", {"a": 78.0, "b": 78.0, "c": 147.0, "space_group": "I422"}),
     "F-centred cubic": ("cubic", {"a": 152.0, "b": 152.0, "c": 152.0, "space_group": "F432"}),
     "beta = 90.3 degrees": ("monoclinic", {"beta": 90.3}),
     "a = 1.006 b, P222": ("orthorhombic", {"a": 60.36, "b": 60.0, "c": 77.0, "space_group": "P222"}),
