@@ -298,3 +298,18 @@ def test_a_space_group_whose_absences_are_there(folder, simulated, capsys):
     found = r"WARNING: 60 observations of absent reflections left out, mean I/sigma \d+\.\d+ \(\d+\.\d+ of the others\): they are"
     assert re.search(found + " there, so P43212 is not the space group", said), said
     assert read_merged(folder / "merged.h5")[3]["absences_are_there"]
+
+
+def test_half_sets_apart_and_rejection_by_delta_cc(folder, simulated, capsys):
+    """Both through the command line: what they did stands in the file."""
+    files = [write_chunk(folder / "a.h5", simulated, range(len(simulated.scale)))]
+    settings = '{"independent_halves": true, "reject_delta_cc": 2.0, "cycles": 6}'
+    assert merge(folder, files, "--settings", settings) == 0
+    printed = capsys.readouterr().out
+    merged, crystals, _, attrs = read_merged(folder / "merged.h5")
+    assert attrs["independent_halves"]
+    lowering = np.sum(np.array(crystals["status"]) == "lowers CC1/2")
+    assert attrs["n_crystals_lowering_cc"] == lowering > 0
+    assert f"{lowering} crystals left out: lowers CC1/2" in printed
+    assert "half1: cycle 6" in printed
+    assert np.isfinite(merged["I_half1"][merged["n_half1"] > 0]).all()
