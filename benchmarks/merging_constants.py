@@ -27,6 +27,7 @@ OTHER_VALUES = (
     (partiality, "_GAUSSIAN_SPREAD", (0.1, 1.0)),
     (partiality, "N_RANGES", (2, 8)),
     (partiality, "BINS_PER_UNIT", (3, 6)),
+    (cycles, "_LARGEST_ERROR", (0.25, 0.5, 1.0)),
     (scaling, "_PRIOR_CRYSTALS", (3.0, 30.0)),
     (scaling, "_FIRST_PRIORS", tuple(scaling.first_priors() * np.array([1, f, f, f, f, f]) for f in (0.5, 2.0))),
 )
