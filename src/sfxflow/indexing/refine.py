@@ -8,6 +8,8 @@ estimates which is which, the widths of the true ones, and the lattice.
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -123,6 +125,31 @@ def free_parameters(lattice_type, unique_axis="c"):
     return np.array(columns[lattice_type]).T
 
 
+class _Prior(NamedTuple):
+    """What refinement needs of a target cell."""
+
+    parameters: np.ndarray
+    weight: np.ndarray
+    free: np.ndarray
+    real: np.ndarray
+    primitive: np.ndarray
+    primitive_reciprocal: np.ndarray
+
+
+@lru_cache(maxsize=16)
+def _prior(cell):
+    parameters = np.asarray(cell.parameters, dtype=float)
+    primitive = PRIMITIVE[cell.centering]
+    return _Prior(
+        parameters=parameters,
+        weight=np.append(1.0 / (CELL_LENGTH_PRIOR * parameters[:3]) ** 2, np.full(3, 1.0 / CELL_ANGLE_PRIOR**2)),
+        free=free_parameters(cell.lattice_type, cell.unique_axis),
+        real=real_matrix(parameters),
+        primitive=primitive,
+        primitive_reciprocal=reciprocal_matrix(parameters) @ inverse3(primitive),
+    )
+
+
 def refine_lattice(
     reciprocal,
     cell,
@@ -162,13 +189,10 @@ def refine_lattice(
     RefinedLattice
     """
     k = 1.0 / wavelength
-    start = np.asarray(cell.parameters, dtype=float)
-    free = free_parameters(cell.lattice_type, cell.unique_axis)
-    primitive = PRIMITIVE[cell.centering]
-    standard = reciprocal_matrix(start)
-    rotation = nearest_rotation(reciprocal @ real_matrix(start))
+    prior = _prior(cell)
+    rotation = nearest_rotation(reciprocal @ prior.real)
     q = peaks.q
-    lengths = np.linalg.norm(q, axis=1)
+    lengths = np.sqrt(np.einsum("ij,ij->i", q, q))
     if profile is None:
         relative_width, width_weight, profile_sigma = np.ones(len(q)), 0.0, start_sigma
         shares, mosaicity = np.zeros((len(q), 2)), 0.0
@@ -184,12 +208,9 @@ def refine_lattice(
     # Mosaic blocks are turned against each other: which of them reflect shows as a spread across the radial direction.
     spread = mosaicity * lengths / (k * pixel_angle)
     radial = radial_directions(q, peaks.panel, to_panel)
-    cell_weight = np.concatenate(
-        [1.0 / (CELL_LENGTH_PRIOR * start[:3]) ** 2, np.full(3, 1.0 / CELL_ANGLE_PRIOR**2)],
-    )
-    density = chance_density(peaks.panel, peaks.position, to_panel, k, standard @ inverse3(primitive))
+    density = chance_density(peaks.panel, peaks.position, to_panel, k, prior.primitive_reciprocal)
     found, offsets, hkl, inlier, residuals, position_sigma, profile_sigma, log_ratio = estimate(
-        start, free, rotation, offsets, offset_sigmas, cell_weight, q, primitive, shares, radial, spread, peaks.panel,
+        prior.parameters, prior.free, rotation, offsets, offset_sigmas, prior.weight, q, prior.primitive, shares, radial, spread, peaks.panel,
         peaks.position, to_panel, k, relative_width, width_weight, density, max(0.3, start_sigma / (k * pixel_angle)),
         profile_sigma, iterations,
     )  # fmt: skip
