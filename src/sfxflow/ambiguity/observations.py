@@ -12,6 +12,9 @@ from sfxflow.units import wavelength
 
 _LOWEST_POLARISATION = 0.05
 _N_SHELLS = 20
+#: Intensities beyond so many times the mean at their resolution, and so many times the noise, are cut off: Wilson's distribution has
+#: none of e^-20.
+_IMPOSSIBLE, _NOISE = 20.0, 5.0
 #: A way to index may give the sum of two indices, which has to stay below the 1024 of `symmetry.reflection_key`.
 _LARGEST_INDEX = 512
 #: Observations so much above their uncertainty tell the detector's gain: their variance is counting noise.
@@ -135,7 +138,8 @@ def observations_of(crystals, reflections, cell, group, operators, d_min=None, m
     background = np.maximum(variance - gain * np.maximum(observed, 0.0), 0.1 * variance)
     x = excitation[row] / width[row]
     height = np.exp(-0.5 * x**2) * np.median(width[row]) / width[row] if len(row) else np.empty(0)
-    factor, prior = first_factors(owner, number[:, 0], height, observed, q[row], inverse_resolution(unique, cell))
+    noise = np.sqrt(background)
+    factor, prior, observed = first_factors(owner, height, observed, noise, q[row], inverse_resolution(unique, cell))
     return Observations(
         offsets=np.searchsorted(owner, np.arange(len(crystals["photon_energy"]) + 1)),
         row=row,
@@ -186,15 +190,15 @@ def _gains(owner, intensity, variance, n_crystals):
     return np.where(known, gain, np.median(gain[known]) if known.any() else 0.0)
 
 
-def first_factors(owner, number, height, observed, q, q_unique):
+def first_factors(owner, height, observed, noise, q, q_unique):
     """Scale of each crystal from its mean intensity, and the mean intensity at each reflection's resolution.
 
     Parameters
     ----------
-    owner, number : ndarray of int, shape (n,)
-        Crystal and unique reflection.
-    height, observed, q : ndarray, shape (n,)
-        Partiality, intensity and 1/d.
+    owner : ndarray of int, shape (n,)
+        Crystal; not decreasing.
+    height, observed, noise, q : ndarray, shape (n,)
+        Partiality, intensity, its uncertainty without the reflection's own photons, and 1/d.
     q_unique : ndarray, shape (n_reflections,)
 
     Returns
@@ -202,22 +206,42 @@ def first_factors(owner, number, height, observed, q, q_unique):
     factor : ndarray, shape (n,)
         Scale times partiality; the median scale is 1.
     prior : ndarray, shape (n_reflections,)
+    observed : ndarray, shape (n,)
+        Intensities cut off where they are impossible at their resolution.
     """
     n_crystals = int(owner.max()) + 1 if len(owner) else 0
     if not n_crystals:
-        return np.empty(0), np.ones(len(q_unique))
-    mean, scale = np.ones(len(q)), np.ones(n_crystals)
+        return np.empty(0), np.ones(len(q_unique)), observed
+    mean = np.ones(len(q))
+    scale = _median_scale(owner, height, observed, n_crystals)
+    # at first the mean is not known at each resolution
+    most = 10.0 * _IMPOSSIBLE
     for _ in range(3):
+        capped = np.minimum(observed, most * scale[owner] * height * mean + _NOISE * noise)
         # roots, so that a few strong reflections don't make the scale
         expected = np.sqrt(height * mean)
-        above = np.bincount(owner, expected * np.sqrt(np.maximum(observed, 0.0)), n_crystals)
+        above = np.bincount(owner, expected * np.sqrt(np.maximum(capped, 0.0)), n_crystals)
         below = np.bincount(owner, expected**2, n_crystals)
         good = (above > 0) & (below > 0)
         scale = np.divide(above, below, where=good, out=np.full(n_crystals, np.nan)) ** 2
         scale = np.where(good, scale / np.nanmedian(scale), 1.0) if good.any() else np.ones(n_crystals)
-        mean = mean_by_resolution(scale[owner] * height, observed, q, q)
+        mean = mean_by_resolution(scale[owner] * height, capped, q, q)
+        most = _IMPOSSIBLE
     factor = scale[owner] * height
-    return factor, mean_by_resolution(factor, observed, q, q_unique)
+    return factor, mean_by_resolution(factor, capped, q, q_unique), capped
+
+
+def _median_scale(owner, height, observed, n_crystals):
+    """Scale of each crystal as the median of what its better recorded half says; the median of all where that is not positive."""
+    scale = np.full(n_crystals, np.nan)
+    ratio = np.divide(observed, height, where=height > 0, out=np.zeros(len(height)))
+    limits = np.searchsorted(owner, np.arange(n_crystals + 1))
+    for c in range(n_crystals):
+        own = slice(limits[c], limits[c + 1])
+        if limits[c] < limits[c + 1]:
+            scale[c] = np.median(ratio[own][height[own] >= np.median(height[own])])
+    known = scale > 0
+    return np.where(known, scale, np.median(scale[known]) if known.any() else np.inf)
 
 
 def mean_by_resolution(factor, observed, q, wanted):

@@ -81,3 +81,45 @@ def test_crystals_without_observations_have_no_margin():
     others = np.arange(100) != 5
     agree = found.mode[others] == simulated.mode[others]
     assert max(agree.mean(), 1 - agree.mean()) == 1.0
+
+
+@pytest.mark.parametrize("factor", [1e-12, 1.0, 1e12])
+def test_a_hot_pixel_and_the_unit_do_not_matter(factor):
+    simulated = simulate("P63", 60, 80, seed=12)
+    intensity = simulated.reflections["I"].astype(float)
+    intensity[7] = 1e10
+    spoilt = {"I": factor * intensity, "sigI": factor * simulated.reflections["sigI"].astype(float)}
+    common = (simulated.cell, simulated.group, simulated.operators, Ambiguity(cycles=1))
+    found = assign(simulated.crystals, simulated.reflections | spoilt, *common)
+    assert simulated.right(simulated.operators, found.mode) == 1.0
+
+
+@pytest.mark.parametrize("intensity", [0.0, -5.0, 1e30])
+def test_intensities_that_say_nothing(intensity):
+    """No warning of numpy, finite margins, and no claim."""
+    simulated = simulate("P63", 30, 30, seed=13)
+    same = {"I": np.full(len(simulated.reflections["I"]), intensity)}
+    found = assign(
+        simulated.crystals,
+        simulated.reflections | same,
+        simulated.cell,
+        simulated.group,
+        simulated.operators,
+        Ambiguity(cycles=1),
+    )
+    assert np.all(np.isfinite(found.margin))
+    assert not found.summary["told_apart"]
+
+
+def test_perfect_twins_can_not_be_told_apart():
+    """Crystals whose intensities are the same in both ways."""
+    simulated = simulate("P63", 100, 80, seed=14)
+    other = {name: values.copy() for name, values in simulated.reflections.items()}
+    # half of the observations of each crystal are those of a reflection in the other way to index
+    swapped = np.random.default_rng(1).random(len(other["I"])) < 0.5
+    hkl = np.stack([other[letter] for letter in "hkl"], axis=1)
+    hkl[swapped] = reindexed(hkl[swapped], simulated.operators[1])
+    other |= {letter: hkl[:, axis] for axis, letter in enumerate("hkl")}
+    found = assign(simulated.crystals, other, simulated.cell, simulated.group, simulated.operators, Ambiguity(cycles=1))
+    assert not found.summary["told_apart"]
+    assert "can't be told apart" in found.summary["remarks"][0]
