@@ -48,6 +48,10 @@ class PlaneReader:
         self._leading = [axis for axis in range(len(dims)) if axis not in (self._axis_ss, self._axis_fs)]
         rows_last = (self._axis_ss, self._axis_fs) == (dataset.ndim - 2, dataset.ndim - 1)
         self._filters = _direct_filters(dataset) if rows_last else None
+        # h5py asks the library for these each time.
+        self._shape, self._chunks, self._virtual = dataset.shape, dataset.chunks, dataset.is_virtual
+        self._chunk_values = math.prod(self._chunks) if self._chunks else 0
+        self._planes_of_chunk = math.prod(self._chunks[:-2]) if self._chunks else 0
         self._decoded = (None, None)
 
     def read(self, leading, out):
@@ -87,8 +91,8 @@ class PlaneReader:
 
     def _extents(self, leading):
         """(offset, size) in the file of what a plane's pixels are in."""
-        shape, chunks = self.dataset.shape, self.dataset.chunks
-        if (self._axis_ss, self._axis_fs) != (len(shape) - 2, len(shape) - 1) or self.dataset.is_virtual:
+        shape, chunks = self._shape, self._chunks
+        if (self._axis_ss, self._axis_fs) != (len(shape) - 2, len(shape) - 1) or self._virtual:
             return []
         if chunks is None:
             start = self.dataset.id.get_offset()
@@ -115,7 +119,7 @@ class PlaneReader:
         out[...] = plane if self._axis_ss < self._axis_fs else plane.T
 
     def _read_chunks(self, leading, out):
-        *chunk_leading, chunk_rows, chunk_columns = self.dataset.chunks
+        *chunk_leading, chunk_rows, chunk_columns = self._chunks
         corner = tuple(i // c * c for i, c in zip(leading, chunk_leading, strict=True))
         within = 0
         for i, c in zip(leading, chunk_leading, strict=True):
@@ -123,11 +127,7 @@ class PlaneReader:
         for row, column in itertools.product(range(0, out.shape[0], chunk_rows), range(0, out.shape[1], chunk_columns)):
             part = out[row : row + chunk_rows, column : column + chunk_columns]
             offset = (*corner, row, column)
-            if (
-                self._filters == (_BITSHUFFLE,)
-                and part.flags.c_contiguous
-                and part.size == np.prod(self.dataset.chunks)
-            ):
+            if self._filters == (_BITSHUFFLE,) and part.flags.c_contiguous and part.size == self._chunk_values:
                 values = part.reshape(-1).view(_UNSIGNED[self.dtype.itemsize])
                 lz4_chunks.decode_bitshuffled(self._raw_chunk(offset), values)
                 continue
@@ -150,8 +150,7 @@ class PlaneReader:
         if self._decoded[0] == offset:
             return self._decoded[1]
         raw = self._raw_chunk(offset)
-        n_values = int(np.prod(self.dataset.chunks))
-        size = n_values * self.dtype.itemsize
+        size = self._chunk_values * self.dtype.itemsize
         if _GZIP in self._filters:
             decoded = np.frombuffer(isal_zlib.decompress(raw, 15, size), dtype=np.uint8)
             if decoded.size != size:
@@ -162,7 +161,7 @@ class PlaneReader:
                 lz4_chunks.decode_bitshuffled(raw, decoded.view(_UNSIGNED[self.dtype.itemsize]))
             else:
                 lz4_chunks.decode_plain(raw, decoded)
-        if np.prod(self.dataset.chunks[:-2]) > 1:
+        if self._planes_of_chunk > 1:
             self._decoded = (offset, decoded)
         return decoded
 

@@ -119,6 +119,7 @@ class Frames:
         self._current = (None, None)
         self._valid_range = None
         self._looked_at = {}
+        self._in_events = None
         self._mask_files = {}
         self._starts = np.concatenate([[0], np.cumsum(self._count())]).astype(np.int64)
         self.n_frames = int(self._starts[-1])
@@ -205,8 +206,10 @@ class Frames:
 
     def _needs_opening(self):
         """True if only the files themselves can say how many frames they hold."""
-        panel = self.detector.panels[0]
-        return ("%" in panel.dims or "%" in panel.data) and h5py.is_hdf5(self.files[0])
+        if self._in_events is None:
+            panel = self.detector.panels[0]
+            self._in_events = ("%" in panel.dims or "%" in panel.data) and h5py.is_hdf5(self.files[0])
+        return self._in_events
 
     def _count(self):
         """Number of frames of each file."""
