@@ -172,7 +172,7 @@ def require_files():
 
 def is_per_frame(by):
     """Whether a split is by what each frame has: an HDF5 path or a table, not a column of the runs."""
-    return by.startswith("/") or by.endswith(".tsv")
+    return os.path.isabs(by) or by.endswith(".tsv")
 
 
 def require_column(dataset, by):
