@@ -400,7 +400,7 @@ def first_chunks_of_dataset(wildcards):
 
 def geometries_of_first_chunks(wildcards):
     """The geometry of each of the first chunks."""
-    return [RUNS[chunk.split("/")[0]]["geometry"] for chunk in first_chunks_of_dataset(wildcards)]
+    return [RUNS[os.path.dirname(chunk)]["geometry"] for chunk in first_chunks_of_dataset(wildcards)]
 
 
 def named_geometries(dataset):
