@@ -3,6 +3,8 @@
 Scales, partialities, widths and orientations of the crystals are estimated from the data themselves (docs/merging.md). A dataset
 without a single lattice gives a merged file without reflections and a warning, so that the report can show it.
 
+With --assignment (of `sfxflow ambiguity`) each crystal is merged in the way to index that it says.
+
 With --groups (a table of `sfxflow split`) all crystals are scaled together and each group is merged by itself as well.
 """
 
