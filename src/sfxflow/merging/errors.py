@@ -30,7 +30,7 @@ def scatter(squares):
     """Variance of a robust mean times the sum of its weights, in each range of intensity.
 
     With residuals r in units of what is expected of them and Cauchy's weights s = 1 / (1 + r^2 / c^2), it is
-    E[s^2 r^2] E[s] / E[s (2 s - 1)]^2, s (2 s - 1) being the derivative of s r (Huber 1981, Robust Statistics, equation 3.2.13).
+    E[s^2 r^2] E[s] / E[s (2 s - 1)]^2, s (2 s - 1) being the derivative of s r (Huber 1981, Robust Statistics, section 3.2, doi:10.1002/0471725250).
     Normal residuals of variance 1 give 0.94 with c = 3.
 
     Parameters
