@@ -27,6 +27,7 @@ from sfxflow.indexing.frame import (
     reduced_reciprocal,
     strength_weights,
 )
+from sfxflow.indexing.known_cell import index_lattice
 from sfxflow.indexing.lattice import lattice_operators
 from sfxflow.indexing.refine import refine_lattice
 from sfxflow.settings import Indexing
@@ -105,6 +106,38 @@ def test_several_lattices_on_a_frame(simulated):
         assert taken.max() <= 1
     assert n_found == n_right
     assert n_right >= 0.95 * n_true
+
+
+def test_a_lattice_leaves_the_other_peaks(simulated):
+    """At most 4 % of 200 peaks that are not its own; a cube of 0.25 in index space would take an eighth."""
+    experiment = simulated.experiment("lysozyme")
+    target = prepare_target(simulated.cell(experiment))
+    for i in range(3):
+        accepted, _, peaks, _ = index(simulated, experiment, i, 60, 200, target)
+        assert len(accepted) == 1 and len(peaks) > 200
+        assert accepted[0].members[:60].mean() > 0.95 and accepted[0].members[60:].mean() < 0.04
+
+
+def test_a_refused_lattice_does_not_end_the_frame(simulated, monkeypatch):
+    """The search goes on for a more significant one; the cut is the first again after it."""
+    experiment = simulated.experiment("lysozyme")
+    target = prepare_target(simulated.cell(experiment))
+    chance = Rotation.random(random_state=4).as_matrix() @ np.linalg.inv(target.lattice.reduced)
+    cuts = []
+
+    def chance_fit_first(q, weight, lattice, cut, **cascade):
+        cuts.append(cut)
+        return (chance, -16.0, 0.2) if len(cuts) == 1 else index_lattice(q, weight, lattice, cut, **cascade)
+
+    monkeypatch.setattr(frame, "index_lattice", chance_fit_first)
+    accepted, _, _, truth = index(simulated, experiment, 0, 40, 20, target, replace(SETTINGS, max_log10_p=-14.0))
+    assert len(accepted) == 1 and cuts == [-14.0, -16.0, -14.0]
+    assert misorientation(accepted[0].refined.reciprocal, truth.lattices[0].reciprocal, target.lattice) < 0.2
+    # Nothing but refused lattices: the reason stands, and the search ends.
+    cuts.clear()
+    monkeypatch.setattr(frame, "index_lattice", lambda q, w, lattice, cut, **cascade: (chance, cut - 1.0, 0.2))
+    accepted, reason, *_ = index(simulated, experiment, 0, 40, 20, target)
+    assert accepted == [] and reason in ("too few peaks explained", "poor fit", "cell differs")
 
 
 def test_no_more_lattices_than_asked_for(simulated):
