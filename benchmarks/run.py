@@ -38,6 +38,7 @@ BENCHMARKS = {
     "ambiguity": "Indexing ambiguity",
     "against_partialator": "Merged data against the truth, beside partialator",
     "error_model": "Error model",
+    "merging_models": "Partiality models",
     "merging": "Speed of merging",
     "merging_scale": "Merging of many observations",
 }
