@@ -72,14 +72,17 @@ def test_report_shows_everything(finished_folder):
 
 
 def test_reference_is_an_input(finished):
+    """Of the figures of merit, and of the ambiguity, where it chooses among the ways to index."""
+    after = {"ambiguity", "builtin_merging", "figures_of_merit", "export", "report"}
     (finished.folder / "raw/truth.hkl").write_text("truth")
     finished.config["datasets"]["thaumatin"]["reference"] = "raw/truth.hkl"
-    assert finished.planned().keys() == {"figures_of_merit", "report"}
+    assert finished.planned().keys() == after
     finished.snakemake()
     assert finished.planned() == {}
     assert calls_of(finished.folder, "figures_of_merit")[-1]["--reference"] == ["raw/truth.hkl"]
+    assert calls_of(finished.folder, "ambiguity")[-1]["--reference"] == ["raw/truth.hkl"]
     (finished.folder / "raw/truth.hkl").write_text("another truth")
-    assert finished.planned().keys() == {"figures_of_merit", "report"}
+    assert finished.planned().keys() == after
 
 
 def test_logs_and_benchmarks_lie_where_the_outputs_lie(finished_folder):
@@ -87,7 +90,7 @@ def test_logs_and_benchmarks_lie_where_the_outputs_lie(finished_folder):
         found = {str(path.relative_to(finished_folder / folder)) for path in (finished_folder / folder).rglob("*.*")}
         assert f"builtin/runs/a/0002.integrated{suffix}" in found
         assert f"builtin/merged/builtin/lysozyme/merged{suffix}" in found
-        assert len(found) == 3 * 5 + 3 + 3 * 2 + 1
+        assert len(found) == 3 * 5 + 3 + 4 * 2 + 1
 
 
 def test_single_frame_files(experiment):
