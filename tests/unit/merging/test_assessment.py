@@ -13,8 +13,8 @@ from sfxflow.symmetry import space_group
 
 
 def test_parts_of_the_crystals_parameters_are_those_of_the_whole_problem():
-    """Intensities and parameters of 100 crystals at once: the inverse of the full matrix, with what couples two crystals in it."""
-    simulated = simulate(100, seed=41)
+    """Intensities and parameters of 80 crystals at once: the inverse of the full matrix, with what couples two crystals in it."""
+    simulated = simulate(80, seed=41, d_min=2.3)
     collector = Collector(CELL, space_group(SPACE_GROUP))
     run = Run([collector.add(simulated.crystals, simulated.reflections, 0)], collector, Merging(), threads=1)
     for cycle in range(6):
@@ -47,17 +47,18 @@ def _whole_problem(run):
     coupling = np.zeros((len(run.q), len(matrix)))
     packed, source = np.empty((fitting.N_PACKED, 2000)), np.empty(2000, np.int64)
     derivative = np.zeros(n)
+    known_now, numbers = run.known()[0], run.numbers
     for c in np.flatnonzero(run.active == 1):
         state, shape = run.state[c], run.shape[c]
         count, *_ = fitting.pack(
-            block.offsets[c], block.offsets[c + 1], *columns, state, shape, True, run.q, run.current, run.known()[0],
-            run.prior, run.curve.values, run.curve.spread, run.numbers, packed, source,
+            block.offsets[c], block.offsets[c + 1], *columns, state, shape, True, run.q, run.current, known_now,
+            run.prior, run.curve.values, run.curve.spread, numbers, packed, source,
         )  # fmt: skip
-        narrowing, scale = kernels.factors(state, run.numbers)
+        narrowing, scale = kernels.factors(state, numbers)
         own = slice(n * c, n * c + n)
         for i in range(count):
             base, height = fitting.gradient(
-                packed, i, state, shape, run.curve.values, run.curve.slopes, run.numbers, narrowing, scale, derivative
+                packed, i, state, shape, run.curve.values, run.curve.slopes, numbers, narrowing, scale, derivative
             )
             h, g = reflection[source[i]] & np.uint32(MINUS - 1), base * height
             mean, uncertainty = packed[fitting.MEAN, i], packed[fitting.UNCERTAINTY, i]
@@ -66,8 +67,8 @@ def _whole_problem(run):
                 packed[fitting.VARIANCE, i] - packed[fitting.BACKGROUND, i] - photons * mean - g * g * uncertainty
             )
             uncertain /= mean**2 + uncertainty
-            row = min(int(run.q[h] ** 2 * run.numbers[1]), len(run.curve.values) - 1)
-            if height <= run.numbers[3] * run.curve.values[row, 0] or uncertain >= run.numbers[5] * g * g:
+            row = min(int(run.q[h] ** 2 * numbers[1]), len(run.curve.values) - 1)
+            if height <= numbers[3] * run.curve.values[row, 0] or uncertain >= numbers[5] * g * g:
                 continue
             variance = packed[fitting.BACKGROUND, i] + photons * intensities[h] + uncertain * intensities[h] ** 2
             w = weight[source[i]] / FULL_WEIGHT / variance
