@@ -4,7 +4,6 @@ import os
 import shutil
 
 import pytest
-from conftest import Experiment, make_files
 from test_wiring import calls_of
 
 FOUND = "results/builtin/cell/lysozyme/found.cell"
@@ -21,11 +20,10 @@ FINDING = {"Finding the unit cell of lysozyme (builtin)"}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, experiment_in):
     """A working directory where everything is done; one of its two datasets has neither cell nor space group."""
     folder = tmp_path_factory.mktemp("without_cell")
-    make_files(folder)
-    experiment = Experiment(folder)
+    experiment = experiment_in(folder)
     experiment.config["datasets"]["lysozyme"] = {"d_min": 1.8}
     experiment.config["cell"] = {"search_frames": 150}
     experiment.snakemake()
@@ -33,10 +31,10 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def without_cell(folder, tmp_path):
+def without_cell(folder, tmp_path, experiment_in):
     """A copy of it, modification times included."""
     shutil.copytree(folder, tmp_path / "work", symlinks=True)
-    experiment = Experiment(tmp_path / "work")
+    experiment = experiment_in(tmp_path / "work")
     experiment.config["datasets"]["lysozyme"] = {"d_min": 1.8}
     experiment.config["cell"] = {"search_frames": 150}
     return experiment

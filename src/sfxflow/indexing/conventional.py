@@ -134,19 +134,17 @@ def _in_setting(axes, basis, operators, kind, centering, axis):
     if kind == "rhombohedral":
         settings = [PRIMITIVE["H"] @ axes]
     elif kind == "monoclinic":
-        turns = {"b": (0, 1, 2), "c": (2, 0, 1), "a": (1, 2, 0)}[axis]
-        others = [np.array(m) for m in _PLANE_CHANGES]
-        settings = [(change @ axes)[list(turns)] for change in others]
+        order = {"b": [0, 1, 2], "c": [2, 0, 1], "a": [1, 2, 0]}[axis]
+        settings = [(change @ axes)[order] for change in _PLANE_CHANGES]
     else:
         settings = [axes, *(axes[list(order)] * sign for order, sign in _ORDERS)] if kind == "orthorhombic" else [axes]
     best = None
     for setting in settings:
         found = "R" if kind == "rhombohedral" else _centering(setting)
         parameters = parameters_of(np.linalg.inv(setting @ exact))
-        usual = (
-            kind != "monoclinic" or 90.0 - 1e-6 <= max(parameters[3:]) <= 145.0 and min(parameters[3:]) > 90.0 - 1e-6
-        )
-        if found == centering and usual:
+        # beta is not acute, and not so large that shorter axes would do.
+        usual = min(parameters[3:]) > 90.0 - 1e-6 and max(parameters[3:]) < 145.0
+        if found == centering and (usual or kind != "monoclinic"):
             cell = Cell(*(float(x) for x in np.round(parameters, 9)), kind, centering, axis)
             key = cell.a + cell.b + cell.c
             if best is None or key < best[0] - 1e-9:
@@ -154,16 +152,13 @@ def _in_setting(axes, basis, operators, kind, centering, axis):
     return None if best is None else best[1]
 
 
-#: Changes of a and c (b unique) that keep the handedness, and reorderings of orthorhombic axes.
+#: Changes of a and c (b unique) that keep handedness and volume.
 _PLANE_CHANGES = [
-    ((p, 0, q), (0, 1, 0), (r, 0, s))
+    np.array([[p, 0, q], [0, p * s - q * r, 0], [r, 0, s]])
     for p, q, r, s in itertools.product((-1, 0, 1), repeat=4)
-    if p * s - q * r == 1
-] + [
-    ((p, 0, q), (0, -1, 0), (r, 0, s))
-    for p, q, r, s in itertools.product((-1, 0, 1), repeat=4)
-    if p * s - q * r == -1
-]  # fmt: skip
+    if abs(p * s - q * r) == 1
+]
+#: Other orders of orthorhombic axes, with the sign that keeps the handedness.
 _ORDERS = [((1, 2, 0), 1), ((2, 0, 1), 1), ((1, 0, 2), -1), ((0, 2, 1), -1), ((2, 1, 0), -1)]
 
 
@@ -342,7 +337,4 @@ def _centering(axes):
 
 def _obverse(axes):
     """Hexagonal axes of a rhombohedral lattice in the obverse setting."""
-    if _centering(axes) is None:
-        axes = axes @ np.eye(3, dtype=int)
-        return np.array([-axes[0], -axes[1], axes[2]])
-    return axes
+    return axes if _centering(axes) is not None else np.array([-axes[0], -axes[1], axes[2]])
