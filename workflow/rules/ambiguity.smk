@@ -6,12 +6,6 @@ Provides results/{engine}/ambiguity/{dataset}/assignment.h5
 """
 
 
-def reference_of_ambiguity(wildcards):
-    """The dataset's reference, where the settings say that it is used."""
-    used = config["ambiguity"]["resolve"] and config["ambiguity"]["reference"] != "none"
-    return reference_of_dataset(wildcards) if used else []
-
-
 rule ambiguity:
     """Find the way to index of each crystal of a dataset by comparing their intensities."""
     input:

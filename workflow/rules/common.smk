@@ -372,6 +372,12 @@ def split_files(*, groups=(), differences=()):
     return found
 
 
+def reference_of_ambiguity(wildcards):
+    """The dataset's reference, where the settings say that it is used."""
+    used = config["ambiguity"]["resolve"] and config["ambiguity"]["reference"] != "none"
+    return reference_of_dataset(wildcards) if used else []
+
+
 def n_chunks(run):
     return -(-RUNS[run]["n_frames"] // config["chunk_size"])
 
