@@ -273,3 +273,12 @@ def test_counts_of_what_was_rejected(gaussian, gaussian_merged):
     assert gaussian_merged.summary["n_rejected"] == gaussian_merged.crystals["n_rejected"].sum()
     assert gaussian_merged.summary["n_crystals_lowering_cc"] == 0
     assert gaussian_merged.summary["half_sets"] == ""
+
+
+@pytest.mark.parametrize("factor", [0.6, 1.6])
+def test_uncertainties_are_right_where_those_of_the_observations_are_not(gaussian, factor):
+    """Given too small or too large; measured 0.96 to 1.05."""
+    wrong = {**gaussian.reflections, "sigI": factor * gaussian.reflections["sigI"]}
+    result = merge_observations(gaussian.crystals, wrong, CELL, GROUP, Merging())
+    squares = ((result.reflections["I"] - true_of(result, gaussian)) / result.reflections["sigI"]) ** 2
+    assert 0.87 < np.mean(squares) < 1.15
