@@ -194,18 +194,6 @@ def experiment_in():
     return make
 
 
-@pytest.fixture(scope="session")
-def new_experiment():
-    """A function that makes an experiment in a folder, with the files that it names, or takes the one that is there."""
-
-    def make(folder):
-        if not (folder / "raw").exists():
-            make_files(folder)
-        return Experiment(folder)
-
-    return make
-
-
 @pytest.fixture
 def experiment(tmp_path):
     """An experiment of which nothing is computed yet."""

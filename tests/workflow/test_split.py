@@ -5,7 +5,6 @@ import os
 import shutil
 
 import pytest
-from conftest import CONFIG, RUNS, Experiment, make_files
 
 AFTER_MERGING = {"figures_of_merit", "export", "report", "group_figures_of_merit", "group_export", "difference"}
 
@@ -19,20 +18,19 @@ def write_split(experiment, **keys):
 
 
 @pytest.fixture(scope="module")
-def split_folder(tmp_path_factory):
+def split_folder(tmp_path_factory, experiment_in):
     folder = tmp_path_factory.mktemp("split")
-    make_files(folder)
-    experiment = write_split(Experiment(folder, CONFIG, RUNS))
+    experiment = write_split(experiment_in(folder))
     experiment.snakemake()
     assert experiment.planned() == {}
     return folder
 
 
 @pytest.fixture
-def split(split_folder, tmp_path):
+def split(split_folder, tmp_path, experiment_in):
     """A copy of a finished experiment with a split dataset."""
     shutil.copytree(split_folder, tmp_path / "split", symlinks=True)
-    return write_split(Experiment(tmp_path / "split"))
+    return write_split(experiment_in(tmp_path / "split"))
 
 
 def option(call, name):
