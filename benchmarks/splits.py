@@ -1,7 +1,8 @@
 """Differences of groups that are merged apart, and anomalous differences, against the truth of simulated observations.
 
 Two states whose intensities differ by some per cent, in crystals that alternate; the same without a difference; Friedel mates that
-differ. Seeds are not those that anything was chosen on.
+differ. Seeds are not those that anything was chosen on. With --cycles instead: what the number of cycles in which groups are compared
+each with its own was chosen from.
 """
 
 import sys
@@ -14,6 +15,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "tes
 from observation_simulator import CELL, SPACE_GROUP, simulate
 from table import Row, main
 
+from sfxflow.merging import merge, scaling
 from sfxflow.merging.merge import Parts, merge_observations
 from sfxflow.point_group import is_centric
 from sfxflow.settings import Merging
@@ -73,6 +75,31 @@ def of_mates(relative, seed):
     return slope, cc, overall
 
 
+def cycles_of_groups():
+    """Rows with other numbers of cycles in which each group is compared with its own; 0: all with the whole."""
+    known_of_groups, groups_from = scaling.known_of_groups, merge._GROUPS_FROM
+
+    def of_the_whole(apart, anomalous):
+        whole = apart.sum(axis=2)
+        known = scaling.known_of_mates(whole.reshape(len(whole), 4, -1), anomalous)
+        return np.stack([known] * apart.shape[2])
+
+    rows = []
+    for n in (0, 2, 4, 6):
+        scaling.known_of_groups = known_of_groups if n else of_the_whole
+        merge._GROUPS_FROM = 8 - n
+        for relative in (0.1, 0.25, 0.0):
+            slope, cc, _, overall = of_states(relative, seed=71)
+            what, halves = f"{n} cycles, difference of {100 * relative:.0f} %", overall["cc_difference"]
+            note = f"correlation with the true one {cc:.3f}, of half sets {halves:.3f}"
+            if relative:
+                rows.append(Row(f"{what}: size against the true one", "", slope, "", None, note))
+            else:
+                rows.append(Row(f"{what}: correlation of half sets", "", halves))
+    scaling.known_of_groups, merge._GROUPS_FROM = known_of_groups, groups_from
+    return rows
+
+
 def measure():
     """Rows of the benchmark."""
     rows = []
@@ -122,4 +149,4 @@ def measure():
 
 
 if __name__ == "__main__":
-    main(measure)
+    main(cycles_of_groups if "--cycles" in sys.argv else measure)
