@@ -23,6 +23,9 @@ SEED = 4107
 #: Errors that the search has to mend: shift along x and y, pixel, and relative error of the camera length.
 GROSS = ((4.0, 0.0, 0.0), (0.0, 0.0, 0.02), (0.0, 0.0, -0.02), (-2.4, 3.2, -0.02), (3.6, -4.8, 0.02))
 
+#: Crystals, and peaks of each, with which the refinement is measured too.
+FEWER = ((60, 20), (60, 60), (100, 20), (100, 60), (300, 20), (1000, 20), (1000, 60))
+
 
 def refinement(name, changes, n_crystals=300, settings=None, **options):
     """Rows of one refinement from panel errors of 0.5 pixel."""
@@ -47,6 +50,18 @@ def refinement(name, changes, n_crystals=300, settings=None, **options):
     milliseconds = 1e3 * seconds / len(crystals)
     rows.append(Row(f"CPU a crystal, {name}", "", milliseconds, "ms", None, f"{refined.passes} passes"))
     return rows
+
+
+def fewer(n_crystals, n_peaks):
+    """One row: what fewer crystals and peaks leave."""
+    made, cell = experiment("lysozyme", SEED, geometry_panel_error=0.5)
+    lists = peak_lists(made, n_crystals, n_peaks=n_peaks)
+    crystals, _, profile = indexed(lists, made.stated_detector, cell, made.pixel_size)
+    refined = refine_geometry(crystals, made.stated_detector, cell, profile, Geometry(), made.pixel_size)
+    left = errors_left(made.detector, refined.detector, made.pixel_size)
+    matched = int(refined.before.n_matched.min())
+    note = f"{matched} matched peaks on the panel that has fewest"
+    return Row(f"panel errors left, {n_crystals} crystals of {n_peaks} + 10 peaks", "", left, "pixel", None, note)
 
 
 def gross_error(name, shift_x, shift_y, stretch, n_frames=100):
@@ -90,6 +105,7 @@ def measure():
     rows += refinement("lysozyme", {"geometry_clen_error": 0.01}, settings=Geometry(distance=True))
     rows += refinement("hexagonal", {"geometry_clen_error": -0.01}, settings=Geometry(distance=True))
     rows += refinement("monoclinic", {"geometry_panel_rotation": 0.001})
+    rows += [fewer(*case) for case in FEWER]
     for error in GROSS:
         rows += gross_error("lysozyme", *error)
     rows += gross_error("hexagonal", *GROSS[-1])
