@@ -148,7 +148,7 @@ def rings_and_surroundings(
     fs = np.asarray(fs, dtype=np.float64)
     ss = np.asarray(ss, dtype=np.float64)
     inner, middle, outer = (float(radius) for radius in radii)
-    results, outcome, plane, covariance, variance, peak_pixels = _integrate(
+    results, outcome, plane, covariance, variance, peak_pixels, _ = _integrate(
         data,
         good,
         float(valid_range[0]),
@@ -239,12 +239,15 @@ def _integrate(
     neighbours = np.empty(16, dtype=np.int64)
     longest = int((2 * outer + 2) ** 2)
     ring, ring_x, ring_y, scratch = np.empty(longest), np.empty(longest), np.empty(longest), np.empty(longest)
-    first = 0
+    first, n_touched = 0, 0
     for position in range(n):
         i = order[position]
         neighbours, n_neighbours, first, nearest = neighbours_of(
             position, first, fs, ss, panel, order, inner, outer, neighbours
         )
+        if position + 1 < n:
+            j = order[position + 1]
+            n_touched += _touched(data, good, fs[j], ss[j], outer)
         first_row, end_row, first_column, end_column = bounds[panel[i]]
         limit = max_adu[panel[i]]
         top = min(highest, limit) if mask_saturated else highest
@@ -312,7 +315,21 @@ def _integrate(
             results[0, i] = intensity
             spread = n_peak + quadratic_form(covariance, float(n_peak), peak_x, peak_y)
             results[1, i] = np.sqrt(gain * max(intensity, 0.0) + variance * spread)
-    return results, outcome, planes, covariances, variances, peak_pixels
+    return results, outcome, planes, covariances, variances, peak_pixels, n_touched
+
+
+@njit(cache=True, nogil=True)
+def _touched(data, good, fs, ss, reach):
+    """Look once at each row of a reflection's surroundings, so that the memory sends them all while the reflection before is summed.
+
+    Waiting for one row after the other takes a fifth of the whole time. The number that comes back keeps the compiler from leaving it out.
+    """
+    last = data.shape[1] - 1
+    left, right = min(max(int(fs - reach), 0), last), min(max(int(fs + reach), 0), last)
+    n = 0
+    for row in range(max(int(ss - reach), 0), min(int(ss + reach) + 1, data.shape[0])):
+        n += (data[row, left] > 0) + (data[row, right] > 0) + good[row, left]
+    return n
 
 
 @njit(cache=True, nogil=True)

@@ -53,6 +53,7 @@ class PlaneReader:
         self._chunk_values = math.prod(self._chunks) if self._chunks else 0
         self._planes_of_chunk = math.prod(self._chunks[:-2]) if self._chunks else 0
         self._decoded = (None, None)
+        self._descriptor = None
 
     def read(self, leading, out):
         """Read the plane at indices `leading` of the other dimensions into `out`, from its first row and column on.
@@ -85,7 +86,9 @@ class PlaneReader:
             return
         try:
             for offset, size in self._extents(tuple(leading)):
-                os.posix_fadvise(self.dataset.file.id.get_vfd_handle(), offset, size, os.POSIX_FADV_WILLNEED)
+                if self._descriptor is None:
+                    self._descriptor = h5py.h5i.get_file_id(self.dataset.id).get_vfd_handle()
+                os.posix_fadvise(self._descriptor, offset, size, os.POSIX_FADV_WILLNEED)
         except (OSError, RuntimeError, ValueError, NotImplementedError, TypeError):
             pass
 
