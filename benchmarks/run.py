@@ -41,6 +41,7 @@ BENCHMARKS = {
     "merging_models": "Partiality models",
     "merging": "Speed of merging",
     "merging_scale": "Merging of many observations",
+    "splits": "Differences of groups and of Friedel mates",
 }
 
 
