@@ -64,7 +64,7 @@ def panel_errors(true, found):
 
 
 #: A quick search: along the centre only, with few frames.
-QUICK = {"search_frames": 12, "search_shift": 5.0, "search_distance": 0.0}
+QUICK = {"search": "always", "search_frames": 12, "search_shift": 5.0, "search_distance": 0.0}
 
 
 def test_a_wrong_centre_and_wrong_panels_are_mended(wrong, tmp_path, capsys):
@@ -88,7 +88,7 @@ def test_a_wrong_centre_and_wrong_panels_are_mended(wrong, tmp_path, capsys):
     told = capsys.readouterr().out
     assert "shift of all panels: x -3." in told and "runs.tsv" in told and "were searched" in told
 
-    # Indexed with the proposal, more and better.
+    # Indexed with the proposal: no fewer, and better.
     arguments = ("--peaks", wrong.peaks, "--cell", wrong.cell, "--space-group", "P43212")
     assert wrong.stage("indexing", *arguments, "--geometry", proposed, "--output", tmp_path / "again.h5") == 0
 
@@ -97,7 +97,7 @@ def test_a_wrong_centre_and_wrong_panels_are_mended(wrong, tmp_path, capsys):
             return len(handle["crystals/frame"]), float(np.median(handle["crystals/rms_position"]))
 
     given, mended = crystals(wrong.indexed), crystals(tmp_path / "again.h5")
-    assert mended[0] > given[0] and mended[1] < given[1]
+    assert mended[0] >= given[0] and mended[1] < 0.8 * given[1]
 
 
 def test_without_a_search_the_indexed_crystals_are_used(wrong, tmp_path):
