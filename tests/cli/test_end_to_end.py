@@ -85,7 +85,10 @@ def by_hand(raw, tmp_path_factory):
         integrated += of_run
     cell = ("--cell", raw / "demo.cell", *SPACE_GROUP)
     merged = folder / "merged.h5"
-    sfxflow("merging", "--integrated", *integrated, "--dataset", "good", *cell, "--threads", 2, "--output", merged)
+    ways = folder / "assignment.h5"
+    sfxflow("ambiguity", "--integrated", *integrated, *cell, "--reference", raw / "truth.hkl", "--output", ways)
+    of_dataset = ("--integrated", *integrated, "--dataset", "good", *cell, "--assignment", ways)
+    sfxflow("merging", *of_dataset, "--threads", 2, "--output", merged)
     figures = ("--json", folder / "figures.json", "--tsv", folder / "figures.tsv")
     sfxflow("figures_of_merit", "--merged", merged, "--reference", raw / "truth.hkl", *figures)
     files = {"mtz": "merged.mtz", "unmerged": "unmerged.mtz"} | {
