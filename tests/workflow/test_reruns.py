@@ -50,7 +50,9 @@ def test_indexing_setting(finished):
 
 def test_integration_setting(finished):
     finished.config["integration"] = {"method": "rings"}
-    assert finished.planned().keys() == {"builtin_integration", "frames", "ambiguity", "builtin_merging"} | AFTER_MERGING
+    assert (
+        finished.planned().keys() == {"builtin_integration", "frames", "ambiguity", "builtin_merging"} | AFTER_MERGING
+    )
 
 
 def test_ambiguity_setting(finished):
