@@ -2,8 +2,10 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -108,7 +110,7 @@ def test_the_geometry_is_carried_as_it_is(demo, stream):
     text = stream.read_text()
     with open(demo.geometry) as handle:
         assert f"----- Begin geometry file -----\n{handle.read().rstrip()}\n----- End geometry file -----" in text
-    assert text.splitlines()[2].startswith("sfxflow ")
+    assert text.splitlines()[2] == shlex.join(["sfxflow", *sys.argv[1:]])
 
 
 def test_without_peak_files_their_number_stands(demo, tmp_path):

@@ -31,7 +31,11 @@ def test_unknown_key_like_no_other(experiment):
         ("peaks", {"min_snr": True}, "peaks.min_snr: True is not a number ("),
         ("peaks", {"max_bad_frames": 1.5}, "peaks.max_bad_frames: 1.5 is above 1 (fraction of failed frames"),
         ("merging", {"cycles": 0}, "merging.cycles: 0 is below 1 (cycles of scaling and merging)"),
-        ("merging", {"partiality": "xsphere"}, "merging.partiality: 'xsphere' is not one of empirical, unity ("),
+        (
+            "merging",
+            {"partiality": "sphere"},
+            "merging.partiality: 'sphere' is not one of empirical, gaussian, xsphere, unity (",
+        ),
         ("merging", 5, "merging: 5 is not a section with keys of its own ("),
         ("engines", ["bulitin"], "engines[0]: 'bulitin' is not one of builtin"),
         ("engines", [], "engines: is empty ("),
