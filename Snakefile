@@ -12,6 +12,7 @@ configfile: "config/config.yaml"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/groups.smk"
 include: "workflow/rules/example.smk"
 include: "workflow/rules/engines/builtin.smk"
 include: "workflow/rules/cell.smk"
