@@ -19,11 +19,13 @@ def twin_laws(cell, group):
 
     Returns
     -------
-    ndarray of int64, shape (n, 3, 3)
-        The identity first, then gemmi's twin laws (`gemmi.find_twin_laws`); h' = h @ law.
+    ndarray, shape (n, 3, 3)
+        The identity first, then the inverses of gemmi's twin laws (`gemmi.find_twin_laws`); h' = h @ law. No two of them differ by a rotation
+        of the crystal before them, as gemmi's differ by none after them. Elements may be halves or thirds in centred cells; reflections that
+        the centring allows still get whole numbers.
     """
     laws = gemmi.find_twin_laws(gemmi.UnitCell(*cell), group, _OBLIQUITY, False)
-    return np.array([np.eye(3), *(np.array(law.rot) / gemmi.Op.DEN for law in laws)]).round().astype(np.int64)
+    return np.linalg.inv([np.eye(3), *(np.array(law.rot) / gemmi.Op.DEN for law in laws)])
 
 
 def indexed_as(reciprocal, cell, group, laws):

@@ -35,6 +35,21 @@ def test_a_law_keeps_the_lattice_and_changes_the_intensities(name):
         assert np.corrcoef(turned, factors.intensity)[0, 1] < 0.6
 
 
+def test_laws_of_a_centred_cell_have_fractions():
+    """I4 with c/a near the square root of 2 is nearly a face-centred cubic lattice: 24 / 4 ways, and no reflection gets broken indices."""
+    experiment = preset("demo", a=78.0, b=78.0, c=110.0, space_group="I4", d_min=6.0, blank_fraction=0.0)
+    laws = experiment.twin_laws[0]
+    assert len(laws) == 6 and np.any(laws % 1 != 0)
+    np.testing.assert_allclose(np.abs(np.linalg.det(laws)), 1.0)
+    standard = crystals.standard_reciprocal(experiment.cell_parameters)
+    for law in laws:
+        turned = experiment.structure_factors.hkl @ law
+        np.testing.assert_array_equal(turned, turned.round())
+        lengths = [np.linalg.norm(standard @ h.T, axis=0) for h in (experiment.structure_factors.hkl, turned)]
+        np.testing.assert_allclose(*lengths, rtol=0.005)
+    assert {frames.frame_truth(experiment, i).lattices[0].mode for i in range(60)} == set(range(6))
+
+
 @pytest.mark.parametrize("name", ["hexagonal", "trigonal", "tetragonal_polar"])
 def test_crystals_at_random_get_each_mode_equally_often(name):
     experiment = preset(name)
