@@ -11,8 +11,10 @@ import h5py
 import numpy as np
 import pytest
 
+from sfxflow.cell import parameters_of
 from sfxflow.cli import main
 from sfxflow.geometry import lab_positions, panel_arrays, scattering_vectors
+from sfxflow.io.assignment import write_assignment
 from sfxflow.io.geometry import read_geometry
 from sfxflow.io.peaks import read_peaks
 from sfxflow.reflections import Status
@@ -145,6 +147,55 @@ def test_intensities_that_are_no_numbers_are_told(demo, damaged, tmp_path, capsy
         handle["reflections/I"][5:8] = np.nan
     assert main(arguments(demo, tmp_path / "x.stream", damaged)) == 0
     assert "WARNING: 3 reflections without a finite intensity" in capsys.readouterr().out
+
+
+@pytest.fixture
+def assignment(demo, tmp_path):
+    """Every second crystal in another way to index, and the third left out."""
+    with h5py.File(demo.integrated) as handle:
+        n = handle["crystals/frame"].shape[0]
+    mode = np.arange(n) % 2
+    columns = {"chunk": np.zeros(n), "crystal": np.arange(n), "mode": mode, "left_out": np.arange(n) == 2}
+    columns |= {"margin": np.zeros(n), "n_observations": np.zeros(n)}
+    operators = np.array([np.eye(3), [[0, 1, 0], [0, 0, 1], [1, 0, 0]]])
+    attrs = {"integrated": [str(demo.integrated)], "operator_names": ["h,k,l", "l,h,k"]}
+    write_assignment(tmp_path / "assignment.h5", columns, operators, attrs)
+    return tmp_path / "assignment.h5"
+
+
+def test_crystals_as_they_are_assigned(demo, stream, assignment, tmp_path, capsys):
+    """Indices, axes and cell are those of the other way to index, scattering vectors what they were; what is left out is told."""
+    assert main(arguments(demo, tmp_path / "x.stream", assignment=[assignment])) == 0
+    assert "1 crystals whose way to index is too uncertain are not in the stream" in capsys.readouterr().out
+
+    def crystals(path):
+        tables, found = reflection_rows(path.read_text()), []
+        for text, table in zip(path.read_text().split("--- Begin crystal")[1:], tables, strict=True):
+            axes = [
+                [float(v) for v in re.search(rf"{name} = (.*) nm", text)[1].split()]
+                for name in ("astar", "bstar", "cstar")
+            ]
+            cell = [float(v) for v in re.findall(r"[\d.]+", re.search(r"Cell parameters (.*) deg", text)[1])]
+            found.append((np.array(axes).T, cell, np.array([[int(v) for v in line[:3]] for line in table])))
+        return found
+
+    before, after = crystals(stream), crystals(tmp_path / "x.stream")
+    del before[2]
+    assert len(before) == len(after) > 5
+    modes = [mode for row, mode in enumerate([0, 1] * len(before)) if row != 2]
+    for (old_axes, old_cell, old), (axes, cell, hkl), mode in zip(before, after, modes, strict=False):
+        assert np.array_equal(hkl, old[:, [2, 0, 1]] if mode else old)
+        np.testing.assert_allclose(axes @ hkl.T, old_axes @ old.T, atol=1e-5)
+        np.testing.assert_allclose(cell[:3], np.roll(old_cell[:3], mode), rtol=1e-4)
+        np.testing.assert_allclose(cell[:3], 0.1 * parameters_of(0.1 * axes)[:3], rtol=2e-4)
+
+
+def test_an_assignment_of_other_files(demo, assignment, tmp_path, capsys):
+    other = shutil.copy(demo.integrated, tmp_path / "other.h5")
+    message = refused(
+        capsys, arguments(demo, tmp_path / "x.stream", other, assignment=[assignment]), tmp_path / "x.stream"
+    )
+    assert "assignment.h5: tells the ways to index of the crystals of 1 files" in message
 
 
 def refused(capsys, argv, output):

@@ -275,8 +275,13 @@ def test_a_stream_is_made_on_request_only(finished):
     assert [Path(path).parent.name for path in call["--integrated"]] == ["a", "a", "a", "b"]
     assert [Path(path).name.removesuffix(".peaks.h5") for path in call["--peaks"]] == ["0000", "0001", "0002", "0000"]
     assert call["--geometry"] == ["raw/one.geom", "raw/two.geom"] and call["--space-group"] == ["P43212"]
+    assert call["--assignment"] == ["results/builtin/ambiguity/lysozyme/assignment.h5"]
     assert finished.planned("results/builtin/streams/lysozyme.stream") == {}
     finished.config["merging"]["cycles"] = 9
     assert finished.planned("results/builtin/streams/lysozyme.stream") == {}
     finished.config["integration"] = {"inner_radius": 2.5}
-    assert finished.planned("results/builtin/streams/lysozyme.stream").keys() == {"builtin_integration", "stream"}
+    assert finished.planned("results/builtin/streams/lysozyme.stream").keys() == {
+        "builtin_integration",
+        "ambiguity",
+        "stream",
+    }

@@ -2,6 +2,7 @@
 Streams for CrystFEL's programs, on request: `snakemake ... results/builtin/streams/DATASET.stream`.
 
 Needs    results/{engine}/runs/{run}/{chunk}.integrated.h5 and {chunk}.peaks.h5 of every run of the dataset
+         results/{engine}/ambiguity/{dataset}/assignment.h5
 Provides results/{engine}/streams/{dataset}.stream
 """
 
@@ -13,6 +14,7 @@ rule stream:
         peaks=collect("results/{{engine}}/runs/{chunk}.peaks.h5", chunk=chunks_of_dataset),
         geometries=geometries_of_dataset,
         cell=cell_of_dataset,
+        assignment="results/{engine}/ambiguity/{dataset}/assignment.h5",
     output:
         "results/{engine}/streams/{dataset}.stream",
     log:
@@ -38,5 +40,6 @@ rule stream:
             --geometry {input.geometries:q} \
             --cell {input.cell:q} \
             --space-group {params.space_group:q} \
+            --assignment {input.assignment:q} \
             --output {output:q} >{log:q} 2>&1
         """

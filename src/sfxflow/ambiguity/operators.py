@@ -72,6 +72,23 @@ def reindexed(hkl, operator):
     return np.rint(np.asarray(hkl) @ operator).astype(np.int64)
 
 
+def reindexed_each(hkl, operators, mode):
+    """Indices of observations that are each to be indexed in a way of their own.
+
+    Parameters
+    ----------
+    hkl : ndarray of int, shape (n, 3)
+    operators : ndarray, shape (n_modes, 3, 3)
+    mode : ndarray of int, shape (n,)
+        Number of the operator of each.
+
+    Returns
+    -------
+    ndarray of int32, shape (n, 3)
+    """
+    return np.rint(np.einsum("ni,nij->nj", hkl, operators[mode])).astype(np.int32)
+
+
 def reindexed_reciprocal(reciprocal, operator):
     """Reciprocal matrices that give the same scattering vectors with the new indices.
 
@@ -155,8 +172,7 @@ def in_assigned_modes(crystals, reflections, operators, mode, left_out):
         owner = owner[kept]
     if not mode.any():
         return crystals, reflections
-    own = operators[mode]
     hkl = np.stack([np.asarray(reflections[letter]) for letter in "hkl"], axis=1)
-    new = np.rint(np.einsum("ni,nij->nj", hkl, own[owner]))
-    renamed = {letter: new[:, axis].astype(np.int32) for axis, letter in enumerate("hkl")}
-    return crystals | {"reciprocal": reindexed_reciprocal(crystals["reciprocal"], own)}, reflections | renamed
+    renamed = dict(zip("hkl", reindexed_each(hkl, operators, mode[owner]).T, strict=True))
+    turned = reindexed_reciprocal(crystals["reciprocal"], operators[mode])
+    return crystals | {"reciprocal": turned}, reflections | renamed

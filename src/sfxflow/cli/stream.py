@@ -1,7 +1,8 @@
 """Write integrated reflections as a CrystFEL stream, for partialator, ambigator and other programs that read streams.
 
 The stream holds every frame that was read, blanks too, its peaks where --peaks is given, and its crystals with their reflections. Intensities are as they were
-summed: not scaled, not corrected for polarisation or partiality.
+summed: not scaled, not corrected for polarisation or partiality. With --assignment (of `sfxflow ambiguity`) each crystal stands in the way to
+index that it says, and crystals that it leaves out of merging are left out here too.
 
 A stream carries one geometry. Runs may have geometries of their own as long as their panels have the same names and places in the
 files; the first is written.
@@ -13,9 +14,12 @@ import sys
 
 import numpy as np
 
+from sfxflow.ambiguity.operators import reindexed_each, reindexed_reciprocal
+from sfxflow.cell import parameters_of
 from sfxflow.cli import options
 from sfxflow.errors import InputError
 from sfxflow.geometry import lab_positions, panel_arrays, scattering_vectors
+from sfxflow.io.assignment import read_assignment
 from sfxflow.io.files import written_whole
 from sfxflow.io.geom_writer import write_geom
 from sfxflow.io.geometry import read_geometry
@@ -45,6 +49,9 @@ def add_arguments(parser):
         "--geometry", nargs="+", required=True, metavar="FILE", help="geometry (.geom or NXmx) of the runs"
     )
     options.add_cell(parser)
+    parser.add_argument(
+        "--assignment", nargs="?", metavar="FILE", help="ways to index of the crystals, from sfxflow ambiguity"
+    )
     parser.add_argument("--output", required=True, metavar="FILE", help="stream to write")
 
 
@@ -56,7 +63,10 @@ def run(args):
             f"--peaks: {len(args.peaks)} files were given, but --integrated has {len(args.integrated)}; give one peak file for each"
         )
     detector = _common_geometry(args.geometry)
-    counts = dict.fromkeys(("frames", "failed", "crystals", "reflections", "left_out"), 0)
+    ways = read_assignment(args.assignment) if args.assignment else None
+    if ways:
+        ways.check_files(args.integrated)
+    counts = dict.fromkeys(("frames", "failed", "crystals", "reflections", "left_out", "uncertain"), 0)
     progress = Progress("chunk files written", len(args.integrated))
     with written_whole(args.output) as temporary, open(temporary, "wb", buffering=1 << 20) as handle:
         command = shlex.join(["sfxflow", *sys.argv[1:]])
@@ -64,7 +74,7 @@ def run(args):
         for number, path in enumerate(args.integrated):
             peaks = args.peaks[number] if args.peaks else None
             try:
-                _write_chunk(writer, path, peaks, panel_arrays(detector), counts)
+                _write_chunk(writer, path, peaks, panel_arrays(detector), counts, _ways_of(ways, number))
             except (KeyError, OSError, IndexError) as error:
                 raise InputError(f"{path}: incomplete or damaged ({error}); remove it and run again") from None
             progress.add()
@@ -74,8 +84,21 @@ def run(args):
     )
     if counts["failed"]:
         print(f"{counts['failed']} frames that could not be read are not in the stream")
+    if counts["uncertain"]:
+        print(f"{counts['uncertain']} crystals whose way to index is too uncertain are not in the stream")
     if counts["left_out"]:
         print(f"WARNING: {counts['left_out']} reflections without a finite intensity and uncertainty were left out")
+
+
+def _ways_of(ways, number):
+    """A function of the number of crystals of chunk file `number`: operators, and each crystal's mode and whether it is left out."""
+
+    def of_crystals(n_crystals):
+        if ways is None:
+            return np.eye(3)[None], np.zeros(n_crystals, np.int64), np.zeros(n_crystals, bool)
+        return ways.operators, *ways.of_file(number, n_crystals)
+
+    return of_crystals
 
 
 def _common_geometry(paths):
@@ -103,7 +126,7 @@ def _geometry_text(path, detector):
     return text.getvalue()
 
 
-def _write_chunk(writer, path, peak_path, arrays, counts):
+def _write_chunk(writer, path, peak_path, arrays, counts, ways_of_crystals):
     with open_chunk(path, "frames", "crystals", "reflections") as handle:
         frames = read_rows(handle["frames"])
         crystals = read_rows(handle["crystals"], columns=_CRYSTAL_COLUMNS)
@@ -114,18 +137,25 @@ def _write_chunk(writer, path, peak_path, arrays, counts):
         if np.any(np.diff(crystals["frame"]) < 0):
             raise InputError(f"{path}: crystals do not lie frame after frame; remove the file and run again")
         _check_panels(path, handle["reflections/panel"][()], len(arrays.bounds))
+        operators, mode, left_out = ways_of_crystals(n_crystals)
+        counts["uncertain"] += int(np.count_nonzero(left_out))
+        _turn(crystals, operators, mode)
         starts = np.searchsorted(owner, np.arange(n_crystals + 1))
         of_frame = np.searchsorted(crystals["frame"], np.arange(len(frames["frame"]) + 1))
         for first in range(0, len(frames["frame"]), _FRAMES_AT_A_TIME):
             last = min(first + _FRAMES_AT_A_TIME, len(frames["frame"]))
             peaks = _peaks(peak_path, path, frames, first, last, arrays) if peak_path else None
             begin = starts[of_frame[first]]
-            rows = read_rows(handle["reflections"], begin, starts[of_frame[last]], _REFLECTION_COLUMNS)
+            end = starts[of_frame[last]]
+            rows = read_rows(handle["reflections"], begin, end, _REFLECTION_COLUMNS)
+            hkl = np.column_stack([rows[name] for name in "hkl"])
+            hkl = reindexed_each(hkl, operators, mode[owner[begin:end]])
+            rows |= dict(zip("hkl", hkl.T, strict=True))
             for frame in range(first, last):
                 if frames["status"][frame] == Status.failed:
                     counts["failed"] += 1
                     continue
-                own = range(of_frame[frame], of_frame[frame + 1])
+                own = [c for c in range(of_frame[frame], of_frame[frame + 1]) if not left_out[c]]
                 _begin(writer, frames, frame, peaks[frame - first] if peaks else None, bool(own))
                 for c in own:
                     some = {name: values[starts[c] - begin : starts[c + 1] - begin] for name, values in rows.items()}
@@ -134,6 +164,15 @@ def _write_chunk(writer, path, peak_path, arrays, counts):
                 writer.end_frame()
                 counts["frames"] += 1
                 counts["crystals"] += len(own)
+
+
+def _turn(crystals, operators, mode):
+    """Bring axes and cells of the crystals, in place, to the ways to index that the modes say."""
+    turned = np.flatnonzero(mode)
+    axes = reindexed_reciprocal(crystals["reciprocal"][turned].astype(np.float64), operators[mode[turned]])
+    for c, reciprocal in zip(turned, axes, strict=True):
+        crystals["reciprocal"][c] = reciprocal
+        crystals["cell"][c] = parameters_of(reciprocal)
 
 
 def _begin(writer, frames, frame, peaks, is_indexed):
