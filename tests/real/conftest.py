@@ -2,6 +2,8 @@
 
 import pytest
 
+from sfxflow.io.cell_file import read_cell
+
 
 @pytest.fixture(scope="session")
 def thaumatin(shared_data, init_folder):
@@ -25,3 +27,17 @@ def crystfel_sim(shared_data, init_folder):
     )
     work.snakemake()
     return work
+
+
+@pytest.fixture(scope="session")
+def find_cell():
+    """A function that runs `sfxflow cell` in a folder: the cell that it finds, and what it says."""
+
+    def find(work, peaks, geometry, *more):
+        text = work.sfxflow(
+            *("cell", "--peaks", work.result(peaks), "--geometry", geometry),
+            *("--output", "found.cell", "--clusters", "clusters.json", *more),
+        )
+        return read_cell(work.folder / "found.cell"), text
+
+    return find

@@ -162,6 +162,15 @@ def test_the_cell_of_another_protein_is_refused(crystfel_sim, shared_data):
     assert "WARNING: the cell 58.4 58.4 152.3 90 90 90 does not fit" in text
 
 
+def test_the_cell_is_found(crystfel_sim, shared_data, find_cell):
+    """Without being told; no constant was chosen on these frames."""
+    geometry = shared_data / "data/crystfel_sim/det.geom"
+    cell, text = find_cell(crystfel_sim, f"{RUN}/0000.peaks.h5", geometry, "--settings", '{"n_frames": 40}')
+    assert (cell.lattice_type, cell.centering) == ("tetragonal", "P")
+    assert cell.parameters[:3] == pytest.approx(CELL, rel=0.01)
+    assert "40 of 251 hits looked at: a lattice in 40" in text and "crystal forms" not in text
+
+
 def test_cpu_time(crystfel_sim, shared_data):
     """From frames in gzip'ed HDF5 to a written file of integrated reflections, one process, compiled code from the cache."""
     data = shared_data / "data/crystfel_sim"

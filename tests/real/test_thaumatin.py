@@ -69,3 +69,13 @@ def test_the_cell_of_another_protein_is_refused(thaumatin, shared_data):
         assert "does not fit" in handle.attrs["warning"]
         assert handle["frames/n_lattices"][:].sum() == 0
         assert (handle["frames/status"][:] != Status.indexed).all()
+
+
+def test_the_cell_is_found(thaumatin, shared_data, find_cell):
+    """Without being told; no constant was chosen on these frames."""
+    geometry = shared_data / "data/thaumatin_i24/thaumatin_i24.geom"
+    cell, text = find_cell(thaumatin, "builtin/runs/thaumatin_i24/0000.peaks.h5", geometry)
+    assert (cell.lattice_type, cell.centering, cell.unique_axis) == ("tetragonal", "P", "c")
+    assert cell.parameters[:3] == pytest.approx(CELL, rel=0.01)
+    assert cell.parameters[3:] == (90.0, 90.0, 90.0)
+    assert "it indexes 8 of 8 hits" in text and "crystal forms" not in text
