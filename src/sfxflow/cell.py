@@ -78,12 +78,30 @@ def parameters_of(reciprocal):
 
 
 def inverse_resolution(hkl, parameters):
-    """s = 1/d in 1/angstrom of reflections.
+    """s = 1/d of reflections, the same bits for the same indices wherever they stand in an array.
+
+    Limits of resolution shells are taken from reflections themselves, so that the last bit decides on which side one falls;
+    a matrix product does not promise that bit.
 
     Parameters
     ----------
     hkl : array_like of int, shape (n, 3)
     parameters : sequence of 6 floats
         Angstrom and degree.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        1/angstrom.
     """
-    return np.linalg.norm(np.asarray(hkl) @ reciprocal_matrix(parameters).T, axis=1)
+    h, k, l = np.asarray(hkl, dtype=np.float64).reshape(-1, 3).T
+    g = reciprocal_metric(parameters)
+    square = g[0, 0] * h * h + g[1, 1] * k * k + g[2, 2] * l * l
+    square += 2.0 * (g[0, 1] * h * k + g[0, 2] * h * l + g[1, 2] * k * l)
+    return np.sqrt(square)
+
+
+def reciprocal_metric(parameters):
+    """Metric tensor of the reciprocal lattice, 1/angstrom^2: ndarray, shape (3, 3)."""
+    matrix = reciprocal_matrix(parameters)
+    return matrix.T @ matrix

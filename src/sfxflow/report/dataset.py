@@ -2,13 +2,13 @@
 
 import numpy as np
 
+from sfxflow.cell import inverse_resolution
 from sfxflow.point_group import epsilon
 from sfxflow.report import figures as draw
 from sfxflow.report.ambiguity import ambiguity_part
 from sfxflow.report.contents import robust_spread
 from sfxflow.report.markup import NONE, count, element, fixed, is_number, joined, percent, table
 from sfxflow.report.split import split_part
-from sfxflow.statistics.shells import inverse_d
 from sfxflow.statistics.wilson import FIT_FROM, wilson_b, wilson_plot
 from sfxflow.symmetry import rotations, space_group
 
@@ -175,7 +175,7 @@ def _wilson(dataset, anchor):
     if not len(hkl):
         return None
     operations = rotations(space_group(dataset.space_group))
-    x, y, _ = wilson_plot(intensity, inverse_d(hkl, dataset.cell), epsilon(hkl, operations), squared=True)
+    x, y, _ = wilson_plot(intensity, inverse_resolution(hkl, dataset.cell), epsilon(hkl, operations), squared=True)
     b = wilson_b(x, y)
     line = {}
     if np.isfinite(b):

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sfxflow.cell import inverse_resolution
 from sfxflow.statistics.pairs import relative_scale
-from sfxflow.statistics.shells import add_up, inverse_d, shell_limits, shell_of
+from sfxflow.statistics.shells import add_up, shell_limits, shell_of
 from sfxflow.symmetry import reflection_key
 
 #: Name to (definition, unit); the order is that of the table's columns. 1 is the group, 2 the one that is subtracted.
@@ -162,7 +163,7 @@ def difference_figures(found, first, second, cell, n_shells=10):
         d_max, d_min and every name of `DEFINITIONS`, low resolution first; none where there is no reflection.
     """
     intensity1, intensity2 = first["I"][found.rows1], second["I"][found.rows2]
-    s = inverse_d(found.hkl, cell)
+    s = inverse_resolution(found.hkl, cell)
     scale, b = relative_scale(intensity1, intensity2, s) if len(s) else (np.nan, np.nan)
     if not len(s):
         figures = {name: np.full(1, np.nan) for name in DEFINITIONS} | {"n_reflections": [0], "n_in_halves": [0]}

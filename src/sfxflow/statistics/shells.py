@@ -2,38 +2,8 @@
 
 import numpy as np
 
-from sfxflow.cell import reciprocal_matrix
+from sfxflow.cell import inverse_resolution, reciprocal_metric
 from sfxflow.point_group import possible_reflections
-
-
-def inverse_d(hkl, parameters):
-    """s = 1/d of reflections, the same bits for the same indices wherever they stand in an array.
-
-    Shell limits are taken from reflections themselves, so that the last bit decides on which side one falls;
-    a matrix product does not promise that bit.
-
-    Parameters
-    ----------
-    hkl : array_like of int, shape (n, 3)
-    parameters : sequence of 6 floats
-        Angstrom and degree.
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
-        1/angstrom.
-    """
-    h, k, l = np.asarray(hkl, dtype=np.float64).reshape(-1, 3).T
-    g = reciprocal_metric(parameters)
-    square = g[0, 0] * h * h + g[1, 1] * k * k + g[2, 2] * l * l
-    square += 2.0 * (g[0, 1] * h * k + g[0, 2] * h * l + g[1, 2] * k * l)
-    return np.sqrt(square)
-
-
-def reciprocal_metric(parameters):
-    """Metric tensor of the reciprocal lattice, 1/angstrom^2: ndarray, shape (3, 3)."""
-    matrix = reciprocal_matrix(parameters)
-    return matrix.T @ matrix
 
 
 def shell_limits(s_min, s_max, n_shells):
@@ -93,7 +63,7 @@ def possible_per_shell(parameters, centering, operations, limits):
     if not np.isfinite(limits).all() or limits[-1] <= 0.0:
         return np.zeros(n_shells, dtype=np.int64)
     hkl = possible_reflections(reciprocal_metric(parameters), (limits[0], limits[-1]), operations, centering)
-    s = inverse_d(hkl, parameters)
+    s = inverse_resolution(hkl, parameters)
     inside = (s > limits[0]) & (s <= limits[-1])
     return np.bincount(shell_of(s[inside], limits), minlength=n_shells)
 

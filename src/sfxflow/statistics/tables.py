@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sfxflow.cell import inverse_resolution
 from sfxflow.point_group import asymmetric, epsilon, is_centrosymmetric
 from sfxflow.statistics.l_test import l_test
 from sfxflow.statistics.pairs import (
@@ -15,7 +16,7 @@ from sfxflow.statistics.pairs import (
     pair_sums,
     relative_scale,
 )
-from sfxflow.statistics.shells import inverse_d, possible_per_shell, shell_limits, shell_of
+from sfxflow.statistics.shells import possible_per_shell, shell_limits, shell_of
 from sfxflow.statistics.single import single_figures, single_sums
 from sfxflow.statistics.wilson import wilson_b, wilson_plot
 from sfxflow.symmetry import reflection_key
@@ -215,7 +216,7 @@ def repeated(hkl, operations):
 def _within(data, crystal, s_min, s_max):
     """Finite values within the range, with unique indices, and their s = 1/d."""
     hkl = asymmetric(data.hkl, crystal.operations)
-    s = inverse_d(hkl, crystal.parameters)
+    s = inverse_resolution(hkl, crystal.parameters)
     use = np.isfinite(data.I) & np.isfinite(data.sigI)
     if s_min is not None:
         use &= s >= s_min

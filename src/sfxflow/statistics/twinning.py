@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from sfxflow.cell import inverse_resolution
 from sfxflow.point_group import asymmetric
-from sfxflow.statistics.shells import inverse_d
 from sfxflow.symmetry import reflection_key
 
 #: Pairs whose sum is weaker than so many standard uncertainties have a ratio that is mostly noise. Of an untwinned crystal the ratio does not
@@ -59,7 +59,7 @@ def twin_figures(hkl, intensity, sigma, operations, operator, parameters):
     if strong.sum() >= _FEWEST_PAIRS:
         mean = float(np.mean(np.abs(intensity[one] - intensity[other])[strong] / total[strong]))
         figures["mean_abs_h"], figures["twin_fraction"] = mean, float(np.clip(0.5 - mean, 0.0, 0.5))
-    typical = _mean_by_resolution(inverse_d(hkl, parameters), intensity)
+    typical = _mean_by_resolution(inverse_resolution(hkl, parameters), intensity)
     ratio = np.clip(intensity / typical, *_RANGE)
     known = (sigma / typical < _WELL_KNOWN)[one] & (sigma / typical < _WELL_KNOWN)[other]
     figures["n_known_pairs"] = int(known.sum())

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from sfxflow.cell import reciprocal_metric
 from sfxflow.point_group import asymmetric, point_group, possible_reflections
 from sfxflow.statistics.l_test import l_test
-from sfxflow.statistics.shells import reciprocal_metric
 
 CELL = (60.0, 60.0, 90.0, 90.0, 90.0, 90.0)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sfxflow.cell import inverse_resolution
 from sfxflow.point_group import point_group
-from sfxflow.statistics.shells import inverse_d, possible_per_shell, shell_centres, shell_limits, shell_of
+from sfxflow.statistics.shells import possible_per_shell, shell_centres, shell_limits, shell_of
 
 CELL = (79.1, 79.1, 37.9, 90, 90, 90)
 
@@ -28,20 +28,12 @@ def test_a_limit_belongs_to_the_shell_below_it_and_what_is_outside_to_the_first(
     np.testing.assert_allclose(shell_centres(limits), [0.15, 0.25, 0.35])
 
 
-def test_inverse_d_is_that_of_the_cell_and_does_not_depend_on_neighbours():
-    cell = (31.0, 42.0, 53.0, 81.0, 97.0, 104.0)
-    hkl = np.random.default_rng(1).integers(-40, 41, (1001, 3))
-    s = inverse_d(hkl, cell)
-    np.testing.assert_allclose(s, inverse_resolution(hkl, cell), rtol=1e-12)
-    np.testing.assert_array_equal(s[[3, 500, 1000]], [inverse_d(hkl[i], cell)[0] for i in (3, 500, 1000)])
-
-
 def test_possible_reflections_of_a_shell_by_brute_force():
     operations = point_group("4/mmm")
     limits = shell_limits(1 / 40.0, 1 / 4.0, 5)
     h, k, l = (np.arange(-n, n + 1) for n in (20, 20, 10))
     hkl = np.stack(np.meshgrid(h, k, l, indexing="ij"), axis=-1).reshape(-1, 3)
-    s = inverse_d(hkl, CELL)
+    s = inverse_resolution(hkl, CELL)
     expected = []
     for low, high in itertools.pairwise(limits):
         inside = np.abs(hkl[(s > low) & (s <= high)])

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from sfxflow.cell import inverse_resolution, reciprocal_metric
 from sfxflow.point_group import asymmetric, point_group, possible_reflections
-from sfxflow.statistics.shells import inverse_d, reciprocal_metric
 from sfxflow.statistics.tables import (
     Crystal,
     Reflections,
@@ -32,7 +32,7 @@ def reflections(seed=0, noise=0.0, crystal=CRYSTAL, d_min=2.5):
 def test_complete_data_are_complete():
     data = reflections()
     table = single_table(data, CRYSTAL, n_shells=7)
-    s = inverse_d(data.hkl, CELL)
+    s = inverse_resolution(data.hkl, CELL)
     assert table.limits[[0, -1]].tolist() == [s.min(), s.max()]
     # the reflection at the lower limit is counted among the data but not among the possible ones, as check_hkl does
     n_lowest = np.count_nonzero(s == s.min())
@@ -44,7 +44,7 @@ def test_complete_data_are_complete():
 def test_fixed_range_drops_what_is_outside():
     data = reflections()
     table = single_table(data, CRYSTAL, 1 / 10, 1 / 3, n_shells=3)
-    s = inverse_d(data.hkl, CELL)
+    s = inverse_resolution(data.hkl, CELL)
     assert table.overall["n_reflections"] == np.count_nonzero((s >= 1 / 10) & (s <= 1 / 3))
     assert table.limits[[0, -1]].tolist() == [1 / 10, 1 / 3]
 
@@ -59,7 +59,7 @@ def test_values_that_are_not_finite_do_not_count():
 
 def test_scale_and_b_factor_between_lists_do_not_matter():
     first, second = reflections(1, 3.0), reflections(2, 3.0)
-    s = inverse_d(first.hkl, CELL)
+    s = inverse_resolution(first.hkl, CELL)
     # positive only: the fit of the logarithms leaves other pairs out
     factor = 0.02 * np.exp(-2 * 15 * (s / 2) ** 2)
     scaled = second._replace(I=second.I * factor, sigI=second.sigI * factor)
