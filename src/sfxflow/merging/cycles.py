@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from sfxflow.cell import inverse_resolution
-from sfxflow.merging import errors, fitting, kernels, partiality, scaling
+from sfxflow.merging import errors, fitting, kernels, partiality, recorded_once, scaling
 from sfxflow.merging.assessment import assess_block
 
 #: Cycle (from 0) from which B and the curve, then widths and orientations, then robust weights are fitted, and from which crystals
@@ -34,6 +34,8 @@ class Run:
         self.counts = collector.counts
         self.hkl = collector.numbers.reflections()
         self.q = inverse_resolution(self.hkl, collector.cell) if len(self.hkl) else np.empty(0)
+        operations = collector.numbers.group.operations()
+        self.multiplicity = operations.epsilon_factor_without_centering_array(self.hkl).astype(float)
         n = len(self.shape)
         self.state = np.zeros((n, kernels.N_PARAMETERS))
         self.quality = np.zeros((n, 4 + kernels.N_PARAMETERS))
@@ -62,6 +64,8 @@ class Run:
         self.gained = np.full(n, np.nan)
         self.scatter = np.ones(errors.N_RANGES)
         self.levels = np.zeros(errors.N_RANGES - 1)
+        self.measured = np.zeros((1, len(self.q)))
+        self.least_sigma = np.zeros(len(self.q))
 
     @property
     def numbers(self):
@@ -123,7 +127,7 @@ class Run:
         information = self.total[:, 1]
         # `current` stays as it is: it belongs to the pass that made the sums
         merged = np.divide(self.total[:, 0], information, where=information > 0, out=np.zeros_like(information))
-        self.prior = scaling.prior_intensity(self.q, merged, information, self.prior)
+        self.prior = scaling.prior_intensity(self.q, merged, information, self.prior, self.multiplicity)
 
     def fit(self, fitted, steps, robust):
         """Fit the crystals; returns the sums for the curve."""
@@ -173,6 +177,38 @@ class Run:
         self.sums = self.apart.sum(axis=2).reshape(len(self.q), 4, 5)
         self.total = self.sums.sum(axis=1)
         self.scatter = errors.scatter(sum(squares[first] for first in sorted(squares)))
+
+    def count(self):
+        """After `assess`: how often each reflection was measured, and the least uncertainty of those recorded once."""
+
+        def work(block, counts):
+            own = slice(block.first_crystal, block.first_crystal + len(block.offsets) - 1)
+            recorded_once.count_block(
+                block.offsets,
+                block.columns["reflection"],
+                block.columns["weight"],
+                self.active[own],
+                self.slot[own],
+                counts,
+            )
+
+        self.measured = self._added(work, (self.apart.shape[2], len(self.q)))
+        once = np.rint(self.total[:, 3]) == 1
+        place = np.where(once, np.cumsum(once) - 1, -1)
+        numbers = self.numbers
+
+        def add(block, likelihood):
+            own = slice(block.first_crystal, block.first_crystal + len(block.offsets) - 1)
+            recorded_once.likelihood_block(
+                block.offsets, *block.columns.values(), self.state[own], self.shape[own], self.active[own], self.q, place,
+                self.prior, self.curve.values, self.curve.spread, numbers, likelihood,
+            )  # fmt: skip
+
+        likelihood = self._added(add, (int(once.sum()), len(recorded_once.GRID)))
+        centric = self.collector.numbers.group.operations().centric_flag_array(self.hkl[once])
+        merged = self.total[once, 0] / self.total[once, 1]
+        self.least_sigma = np.zeros(len(self.q))
+        self.least_sigma[once] = recorded_once.root_mean_square_error(merged, likelihood, centric, self.prior[once])
 
     def known(self):
         """What the last merge says of the reflections, for each group of crystals: shape (n_groups, n_reflections, 2, 2)."""

@@ -45,7 +45,7 @@ def across_beam(q, q2, wavelength):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _moved(excitation, azimuth, q, q2, state, wavelength):
+def moved(excitation, azimuth, q, q2, state, wavelength):
     """Excitation error after the crystal's rotations and change of energy."""
     turn = (int(azimuth) + 32) >> AZIMUTH_SHIFT & 1023
     turned = state[4] * COSINE[turn] - state[3] * SINE[turn]
@@ -127,7 +127,7 @@ def merge_block(
                 h = reflection[j] & NUMBER_MASK
                 q2 = q[h] * q[h]
                 narrowness, base = narrowness_and_base(q2, own_state, own_shape, numbers, narrowing, scale)
-                x = abs(_moved(excitation[j], azimuth[j], q[h], q2, own_state, own_shape[3])) * narrowness
+                x = abs(moved(excitation[j], azimuth[j], q[h], q2, own_state, own_shape[3])) * narrowness
                 place = x * numbers[0]
                 node = int(place)
                 if node >= nodes - 1:

@@ -116,6 +116,7 @@ def _merged(blocks, collector, settings, threads, progress, parts, only=None):
         run.cycle(settings.cycles, *apart)
         run.merge(*apart)
         run.assess()
+    run.count()
     remark = ""
     if not (run.active == 1).any():
         reasons, counts = np.unique(run.status.astype(str), return_counts=True)

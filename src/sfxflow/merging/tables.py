@@ -16,7 +16,8 @@ class Merged:
     Attributes
     ----------
     reflections : dict of ndarray
-        h, k, l (CCP4 asymmetric unit), I, sigI, n, I_half1, sigI_half1, n_half1, I_half2, ..., and with anomalous I_plus, ...,
+        h, k, l (CCP4 asymmetric unit), I, sigI, n (merged measurements), n_measured (also those of which hardly anything was
+        recorded), I_half1, sigI_half1, n_half1, I_half2, ..., and with anomalous I_plus, ...,
         I_plus_half1, ...
     crystals : dict of ndarray
         scale, B, width (factor on sigma(q)), rotation (radian, about x and y), energy (relative change), half, delta_cc_half
@@ -44,12 +45,13 @@ def merged_tables(run, remark="", parts=None):
     """What was merged, for people and files."""
     unit = ccp4_asymmetric_unit(run.hkl, run.collector.numbers.group)
     # where nothing was merged, the sums have no slots of groups
-    groups = {name: min(g, run.apart.shape[2] - 1) for g, name in enumerate(parts.names if parts else ())}
+    groups = {name: min(g, len(run.measured) - 1) for g, name in enumerate(parts.names if parts else ())}
     crystals = _crystals(run)
     return Merged(
-        reflections=_reflections(run, run.sums, *unit),
+        reflections=_reflections(run, run.sums, run.measured.sum(axis=0), *unit),
         groups={
-            name: _reflections(run, run.apart[:, :, g].reshape(run.sums.shape), *unit) for name, g in groups.items()
+            name: _reflections(run, run.apart[:, :, g].reshape(run.sums.shape), run.measured[g], *unit)
+            for name, g in groups.items()
         },
         crystals=crystals,
         partiality=run.curve.arrays() | {"reference_width": run.reference_width},
@@ -58,10 +60,10 @@ def merged_tables(run, remark="", parts=None):
     )
 
 
-def _reflections(run, sums, hkl, mate):
+def _reflections(run, sums, measured, hkl, mate):
     """Columns of merged reflections from the sums (n, 4, 5) of half sets and mates; uncertainties as they are for all data."""
     total = sums.sum(axis=1)
-    keep = np.rint(total[:, 3]) >= max(run.settings.min_measurements, 1)
+    keep = (measured >= run.settings.min_measurements) & (np.rint(total[:, 3]) >= 1)
     halves = sums[:, :2] + sums[:, 2:]
     parts = {"": total, "_half1": halves[:, 0], "_half2": halves[:, 1]}
     if run.settings.anomalous:
@@ -70,12 +72,13 @@ def _reflections(run, sums, hkl, mate):
     order = np.argsort(reflection_key(hkl), kind="stable")
     order = order[keep[order]]
     columns = {name: hkl[order, i] for i, name in enumerate("hkl")}
+    columns["n_measured"] = measured[order].astype(np.int32)
     for name, part in parts.items():
         count = np.rint(part[:, 3]).astype(np.int32)
         there = (count > 0) & (part[:, 1] > 0)
         with np.errstate(divide="ignore", invalid="ignore"):
             intensity = np.where(there, part[:, 0] / part[:, 1], np.nan)
-            sigma = np.where(there, errors.merged_sigma(part, factor), np.nan)
+            sigma = np.where(there, np.maximum(errors.merged_sigma(part, factor), run.least_sigma), np.nan)
         columns[f"I{name}"], columns[f"sigI{name}"], columns[f"n{name}"] = intensity[order], sigma[order], count[order]
     return columns
 

@@ -23,8 +23,10 @@ def hkl_of(result):
     return np.stack([result.reflections[name] for name in "hkl"], axis=1)
 
 
-def figures(result, simulated):
-    return agreement(hkl_of(result), result.reflections["I"], simulated)
+def figures(result, simulated, n=2):
+    """R1 and correlation with the truth of reflections that were recorded `n` times or more."""
+    own = result.reflections["n"] >= n
+    return agreement(hkl_of(result)[own], result.reflections["I"][own], simulated)
 
 
 def true_of(result, simulated):

@@ -106,7 +106,7 @@ def test_crystals_of_no_group_are_in_no_group(simulated, split):
 
 
 def test_fewest_measurements_hold_for_each_group(split):
-    assert all(table["n"].min() == 2 for table in split.groups.values())
+    assert all(table["n_measured"].min() == 2 and table["n"].min() == 1 for table in split.groups.values())
 
 
 def test_a_group_without_a_crystal_is_empty(simulated):
