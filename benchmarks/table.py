@@ -47,4 +47,5 @@ def main(measure):
     print("\n".join(printed(rows)))
     if "--json" in sys.argv:
         with open(sys.argv[sys.argv.index("--json") + 1], "w", encoding="utf-8") as handle:
-            json.dump([asdict(row) for row in rows], handle, indent=1)
+            # numpy's numbers and truth values as Python's
+            json.dump([asdict(row) for row in rows], handle, indent=1, default=lambda value: value.item())
