@@ -130,6 +130,24 @@ def test_merged_by_hand(by_hand):
     assert unmerged.nreflections >= overall["n_measurements"]
 
 
+def test_a_single_crystal(raw, tmp_path, capsys):
+    """It is merged and exported, with a warning; most figures of merit need more and say so."""
+    integrated = process(raw, raw / "one/frames_00.h5", raw / "detector.geom", tmp_path, "one")
+    sfxflow("frames", "--chunks", integrated, "--n-frames", 1, "--output", tmp_path / "frames.tsv")
+    assert read_frame_account(tmp_path / "frames.tsv")[0]["status"] == [Status.indexed]
+    cell = ("--cell", raw / "demo.cell", *SPACE_GROUP)
+    merged, lists = tmp_path / "merged.h5", ("mtz", "hkl", "half1", "half2")
+    sfxflow("ambiguity", "--integrated", integrated, *cell, "--output", tmp_path / "a.h5")
+    of_dataset = ("--integrated", integrated, "--dataset", "one", *cell, "--assignment", tmp_path / "a.h5")
+    sfxflow("merging", *of_dataset, "--output", merged)
+    assert "WARNING" in capsys.readouterr().out
+    sfxflow("figures_of_merit", "--merged", merged, "--json", tmp_path / "f.json", "--tsv", tmp_path / "f.tsv")
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert figures["overall"]["n_reflections"] > 0 and figures["overall"]["cc_half"] is None
+    sfxflow("export", "--merged", merged, *(word for name in lists for word in (f"--{name}", tmp_path / name)))
+    assert gemmi.read_mtz_file(str(tmp_path / "mtz")).nreflections == figures["overall"]["n_reflections"]
+
+
 def test_formats_give_the_same_intensities(raw, tmp_path):
     """NXmx (bitshuffle, geometry in the file) and CXI (gzip, .geom) of the same frames."""
     simulate(tmp_path, 16, "--format", "nxmx", "--compression", "bitshuffle")
@@ -228,25 +246,19 @@ def same_content(one, other):
 
 @pytest.fixture(scope="module")
 def work(raw, init_folder):
-    """Folder of a user with two good runs, to which runs that give nothing, or hardly anything, were added by hand."""
+    """Folder of a user with two good runs, to which runs that give nothing were added by hand."""
     files = ("--geometry", raw / "detector.geom", "--cell", raw / "demo.cell", *SPACE_GROUP, "--dataset", "good")
     user = init_folder("--data", raw / "frames_00.h5", "--data", raw / "frames_01.h5", *files)
     path = user.folder / "config/config.yaml"
     config = yaml.safe_load(path.read_text())
-    good = config["datasets"]["good"]
-    config["datasets"] |= {
-        "blanks": good,
-        "wrong_cell": {"cell": str(raw / "wrong.cell"), "space_group": "P41212"},
-        "one": good,
-    }
+    config["datasets"]["nothing"] = {"cell": str(raw / "wrong.cell"), "space_group": "P41212"}
     config["chunk_size"] = 20
     path.write_text(yaml.safe_dump(config))
     table = user.folder / "config/runs.tsv"
     geometry = raw / "detector.geom"
     for run, dataset, frames, n_frames in (
-        ("blanks", "blanks", "blanks/frames_00.h5", 6),
-        ("wrong", "wrong_cell", "frames_01.h5", 20),
-        ("one", "one", "one/frames_00.h5", 1),
+        ("blanks", "nothing", "blanks/frames_00.h5", 6),
+        ("wrong", "nothing", "frames_01.h5", 20),
     ):
         with table.open("a") as handle:
             handle.write(f"{run}\t{dataset}\t{raw / frames}\t{geometry}\t\t{n_frames}\n")
@@ -282,14 +294,14 @@ def test_snakemake_is_killed_and_called_again(finished):
 def test_the_terminal_says_what_is_wrong(finished):
     """Exit status 0 and a page that nobody opens would hide that a cell does not fit."""
     text = finished["finished"][1].splitlines()
-    assert any(line.startswith("results/report/index.html: 5 runs, 4 datasets") for line in text)
+    assert any(line.startswith("results/report/index.html: 4 runs, 2 datasets") for line in text)
     warnings = [line for line in text if line.startswith("WARNING: ")]
     assert any("run wrong: The cell 58.4 58.4 152.3 90 90 90 does not fit" in line for line in warnings)
     assert any("blanks" in line for line in warnings)
 
 
 def test_all_results_of_every_dataset_are_there(work, finished):
-    for dataset in ("good", "blanks", "wrong_cell", "one"):
+    for dataset in ("good", "nothing"):
         for name in ("merged.mtz", "unmerged.mtz", "merged.hkl", "half1.hkl", "half2.hkl"):
             work.result(f"builtin/merged/builtin/{dataset}/{name}")
         for name in ("merged.h5", "figures_of_merit.json", "figures_of_merit.tsv"):
@@ -304,25 +316,21 @@ def test_the_workflow_does_what_the_commands_do(work, finished, by_hand):
 
 def test_frames_of_every_run_are_accounted_for(work, finished):
     counts = {}
-    for run in ("frames_00", "frames_01", "blanks", "wrong", "one"):
+    for run in ("frames_00", "frames_01", "blanks", "wrong"):
         frames, _ = read_frame_account(work.result(f"builtin/runs/{run}/frames.tsv"))
         counts[run] = {status.name: frames["status"].count(status) for status in Status}
-    assert [sum(count.values()) for count in counts.values()] == [40, 20, 6, 20, 1]
+    assert [sum(count.values()) for count in counts.values()] == [40, 20, 6, 20]
     assert counts["blanks"] == {"failed": 0, "blank": 6, "hit": 0, "indexed": 0}
     assert counts["wrong"]["indexed"] == 0 and counts["wrong"]["hit"] > 10
-    assert counts["one"]["indexed"] == 1
 
 
 def test_loud_warnings(work, finished):
     page = work.result("report/index.html").read_text()
     assert "WARNING: the cell 58.4 58.4 152.3 90 90 90 does not fit" in work.log("builtin/runs/wrong/0000.indexed.log")
     assert "does not fit" in page
-    for dataset in ("blanks", "wrong_cell"):
-        assert "WARNING: nothing was merged" in work.log(f"builtin/merged/builtin/{dataset}/merged.log")
-    figures = json.loads(work.result("builtin/merged/builtin/blanks/figures_of_merit.json").read_text())
+    assert "WARNING: nothing was merged" in work.log("builtin/merged/builtin/nothing/merged.log")
+    figures = json.loads(work.result("builtin/merged/builtin/nothing/figures_of_merit.json").read_text())
     assert figures["overall"]["n_reflections"] == 0 and figures["remarks"]
-    one = work.log("builtin/merged/builtin/one/merged.log")
-    assert "WARNING" in one
 
 
 def test_then_there_is_nothing_to_be_done(work, finished):
@@ -336,10 +344,10 @@ def test_the_number_of_frames_is_no_longer_true(work, finished, raw, tmp_path):
     shutil.copytree(work.folder / "profiles", user.folder / "profiles")
     (user.folder / "local").symlink_to("profiles/local")
     table = user.folder / "config/runs.tsv"
-    rows = [line for line in table.read_text().splitlines() if line.startswith(("run\t", "one\t"))]
-    table.write_text("\n".join(rows)[:-1] + "2\n")
+    rows = [line for line in table.read_text().splitlines() if line.startswith(("run\t", "blanks\t"))]
+    table.write_text("\n".join(rows)[:-1] + "7\n")
     status, text = user.call(*user.workflow)
     assert status != 0
-    assert str(raw / "one/frames_00.h5") in text and "runs.tsv says 2" in text
+    assert str(raw / "blanks/frames_00.h5") in text and "runs.tsv says 7" in text
     assert "Traceback" not in text
     assert not list(Path(user.folder).glob("results/**/*.h5"))

@@ -339,7 +339,7 @@ def test_counts_add_up_through_all_stages(demo):
 
 
 def test_a_killed_worker_ends_the_job(demo, repeated, tmp_path):
-    frames = repeated(8)
+    frames = repeated(4)
     peaks = tmp_path / "p.h5"
     arguments = demo.arguments("peaks", None, peaks)
     arguments[arguments.index("--frames") + 1] = frames

@@ -4,7 +4,7 @@ import os
 import shutil
 
 import pytest
-from test_wiring import calls_of
+from recorded_calls import calls_of
 
 FOUND = "results/builtin/cell/lysozyme/found.cell"
 AFTER_PEAKS = {

@@ -18,8 +18,10 @@ def write_split(experiment, **keys):
 
 
 @pytest.fixture(scope="module")
-def split_folder(tmp_path_factory, experiment_in):
-    folder = tmp_path_factory.mktemp("split")
+def split_folder(tmp_path_factory, finished_folder, experiment_in):
+    """A dataset that was merged as a whole, and then split."""
+    folder = tmp_path_factory.mktemp("split") / "work"
+    shutil.copytree(finished_folder, folder, symlinks=True)
     experiment = write_split(experiment_in(folder))
     experiment.snakemake()
     assert experiment.planned() == {}

@@ -12,26 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+from recorded_calls import calls_of, options
 
 import sfxflow
 
 ROOT = Path(__file__).parents[2]
-
-
-def options(arguments):
-    """Option to its values, of one call."""
-    found = {}
-    for argument in arguments[1:]:
-        if argument.startswith("--"):
-            values = found.setdefault(argument, [])
-        else:
-            values.append(argument)
-    return found
-
-
-def calls_of(folder, stage):
-    calls = [json.loads(line) for line in (folder / "calls.jsonl").read_text().splitlines()]
-    return [options(call) for call in calls if call[0] == stage]
 
 
 def test_chunks_cover_the_run(finished_folder):
