@@ -44,7 +44,7 @@ class Prepared:
         Lowest and highest bin of the good pixels of each block of `BLOCK` consecutive pixels.
     block_kind : ndarray of uint8, shape (n_blocks,)
         No good pixel, good pixels only, both.
-    sample : ndarray of int64, shape (n_samples,)
+    sample : ndarray of uint32, shape (n_samples,)
         Pixels that the statistics are taken from, bin after bin.
     sample_start : ndarray of int64, shape (n_bins + 1,)
         Where each bin's pixels begin in `sample`.
@@ -213,4 +213,4 @@ def _choose_sample(bins, n_bins, order, start, everything):
 def _without_gaps(sample, start, taken):
     """Close the gaps that bins leave whose blocks did not suffice."""
     keep = np.concatenate([np.arange(first, first + n) for first, n in zip(start[:-1], taken, strict=True)])
-    return sample[keep], np.concatenate([[0], np.cumsum(taken)]).astype(np.int64)
+    return sample[keep].astype(np.uint32), np.concatenate([[0], np.cumsum(taken)]).astype(np.int64)

@@ -6,7 +6,7 @@ from numba import njit
 from sfxflow.buffers import doubled, doubled_rows
 from sfxflow.errors import InputError
 from sfxflow.peaks.prepare import BLOCK, BLOCK_BAD, BLOCK_GOOD
-from sfxflow.peaks.threshold import bin_thresholds, frame_statistics, smoothed
+from sfxflow.peaks.threshold import as_type, bin_thresholds, frame_statistics, smoothed
 
 #: A peak. fs, ss: slab coordinates in pixels, corner-based; intensity, maximum, background: detector units.
 PEAK = np.dtype(
@@ -139,24 +139,6 @@ def _checked(data, prepared, good):
     return np.ascontiguousarray(data), good
 
 
-def as_type(values, dtype, rounding):
-    """`values` in the type of a frame: rounded by `rounding` and kept within the limits where that is an integer type.
-
-    For whole numbers v, v > x is the same as v > floor(x), v >= x the same as v >= ceil(x).
-    """
-    values = np.asarray(values, dtype=np.float64)
-    if dtype.kind == "f":
-        return values.astype(dtype)
-    limits = np.iinfo(dtype)
-    result = np.empty(values.shape, dtype=dtype)
-    # Through Python-size limits: float(2^63 - 1) is already too large for int64.
-    too_low, too_high = values <= float(limits.min), values >= float(limits.max)
-    result[...] = rounding(np.where(too_low | too_high, 0.0, values)).astype(dtype)
-    result[too_low] = limits.min
-    result[too_high] = limits.max
-    return result
-
-
 def range_minima(values):
     """Minima over 1, 2, 4, ... consecutive entries, for the minimum of any range in two look-ups.
 
@@ -200,9 +182,10 @@ def _count_between(values, limit, top):
 
 @njit(cache=True)
 def _bright_blocks(data, block_low, block_high, block_kind, table, top):
-    """Blocks with a value above the lowest threshold of their bins."""
+    """Blocks with a value above the lowest threshold of their bins, and that threshold."""
     n_blocks = block_kind.size
-    found = np.empty(1024, dtype=np.int64)
+    found = np.empty(n_blocks, dtype=np.int64)
+    limits = np.empty(n_blocks, dtype=data.dtype)
     n_found = 0
     level_of = np.zeros(table.shape[1] + 1, dtype=np.int64)
     for length in range(2, level_of.size):
@@ -221,12 +204,10 @@ def _bright_blocks(data, block_low, block_high, block_kind, table, top):
             count = _count_above(data[first : first + BLOCK], limit)
         else:
             count = _count_between(data[first : first + BLOCK], limit, top)
-        if count > 0:
-            if n_found == found.size:
-                found = doubled(found)
-            found[n_found] = block
-            n_found += 1
-    return found[:n_found]
+        # Written always and kept if it counts: a branch here would be guessed wrong too often.
+        found[n_found], limits[n_found] = block, limit
+        n_found += count > 0
+    return found[:n_found], limits[:n_found]
 
 
 @njit(cache=True)
@@ -300,8 +281,14 @@ def _search(
     pixels = np.empty(4096, dtype=np.int64)
     n_pixels = 0
     panel = 0
-    for block in _bright_blocks(data, block_low, block_high, block_kind, table, top):
+    blocks, limits = _bright_blocks(data, block_low, block_high, block_kind, table, top)
+    # Most pixels are below the threshold of any bin near them; then their own bin, elsewhere in memory, need not be looked up.
+    least = thresholds.min()
+    for position in range(blocks.size):
+        block, limit = blocks[position], limits[position]
         for seed in range(block * BLOCK, min((block + 1) * BLOCK, data.size)):
+            if not data[seed] > limit:
+                continue
             if not data[seed] > thresholds[bins[seed]] or data[seed] > top or visited[seed]:
                 continue
             if good.size > 0 and not good[seed]:
@@ -324,6 +311,8 @@ def _search(
                 for r in range(max(at_row - 1, first_row), min(at_row + 2, end_row)):
                     for c in range(max(at_column - 1, first_column), min(at_column + 2, end_column)):
                         pixel = r * width + c
+                        if not data[pixel] > least:
+                            continue
                         if visited[pixel] or not data[pixel] > thresholds[bins[pixel]] or data[pixel] > top:
                             continue
                         if good.size > 0 and not good[pixel]:

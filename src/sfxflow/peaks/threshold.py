@@ -11,6 +11,24 @@ _CLIP_CYCLES = 5
 _SMOOTHING = np.array([1.0, 2.0, 3.0, 2.0, 1.0])
 
 
+def as_type(values, dtype, rounding):
+    """`values` in the type of a frame: rounded by `rounding` and kept within the limits where that is an integer type.
+
+    For whole numbers v, v > x is the same as v > floor(x), v >= x the same as v >= ceil(x).
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if dtype.kind == "f":
+        return values.astype(dtype)
+    limits = np.iinfo(dtype)
+    result = np.empty(values.shape, dtype=dtype)
+    # Through Python-size limits: float(2^63 - 1) is already too large for int64.
+    too_low, too_high = values <= float(limits.min), values >= float(limits.max)
+    result[...] = rounding(np.where(too_low | too_high, 0.0, values)).astype(dtype)
+    result[too_low] = limits.min
+    result[too_high] = limits.max
+    return result
+
+
 def bin_statistics(data, prepared, valid_range, good=None, gain=0.0):
     """Mean and variance of the background in each radial bin, from the sampled pixels.
 
@@ -35,23 +53,37 @@ def bin_statistics(data, prepared, valid_range, good=None, gain=0.0):
     """
     good = np.zeros(0, dtype=np.bool_) if good is None else good.ravel()
     low, high = valid_range
-    return _clipped_statistics(
-        data.ravel(), prepared.sample, prepared.sample_start, float(low), float(high), good, float(gain)
-    )
+    low, high = as_type(low, data.dtype, np.ceil)[()], as_type(high, data.dtype, np.floor)[()]
+    return _clipped_statistics(data.ravel(), prepared.sample, prepared.sample_start, low, high, good, float(gain))
 
 
-# The values are finite here, so that only the order of the additions is left to the compiler.
+@njit(cache=True)
+def _sampled_values(data, sample, lowest, highest, good):
+    """Values of the sampled pixels, NaN for those that can't be used."""
+    values = np.empty(sample.size, dtype=np.float32)
+    for i in range(sample.size):
+        value = data[sample[i]]
+        usable = (value >= lowest) & (value <= highest)
+        values[i] = np.float32(value) if usable else np.float32(np.nan)
+    if good.size > 0:
+        for i in range(sample.size):
+            if not good[sample[i]]:
+                values[i] = np.nan
+    return values
+
+
+# Only the order of the additions is left to the compiler.
 @njit(cache=True, fastmath={"reassoc", "nsz"})
-def _sums_between(values, n, low, high, origin):
-    """Sum of the deviations from `origin`, of their squares, and number of those of values[:n] between `low` and `high`."""
+def _sums_between(values, low, high, origin):
+    """Sum of the deviations from `origin`, of their squares, and number of those of the values that are between `low` and `high`."""
     total, squares, n_used = np.float32(0.0), np.float32(0.0), np.float32(0.0)
-    for i in range(n):
+    for i in range(values.size):
         value = values[i]
-        inside = np.float32(1.0) if (value > low) & (value < high) else np.float32(0.0)
-        deviation = (value - origin) * inside
+        inside = (value > low) & (value < high)
+        deviation = value - origin if inside else np.float32(0.0)
         total += deviation
         squares += deviation * deviation
-        n_used += inside
+        n_used += np.float32(1.0) if inside else np.float32(0.0)
     return np.float64(total), np.float64(squares), int(n_used)
 
 
@@ -61,29 +93,20 @@ def _clipped_statistics(data, sample, start, lowest, highest, good, gain):
     mean = np.zeros(n_bins)
     squares = np.zeros(n_bins)
     count = np.zeros(n_bins)
-    largest = 0
+    sampled = _sampled_values(data, sample, lowest, highest, good)
     for b in range(n_bins):
-        largest = max(largest, start[b + 1] - start[b])
-    values = np.empty(largest, dtype=np.float32)
-    for b in range(n_bins):
-        n = 0
-        for i in range(start[b], start[b + 1]):
-            pixel = sample[i]
-            value = data[pixel]
-            if value >= lowest and value <= highest and (good.size == 0 or good[pixel]):
-                values[n] = value
-                n += 1
+        values = sampled[start[b] : start[b + 1]]
         low, high = -np.inf, np.inf
         n_before = -1
         for _ in range(_CLIP_CYCLES):
             # Deviations from one of the values keep the sums small, so that nothing cancels out; equal values have exactly none.
             first = 0
-            while first < n and not (values[first] > low and values[first] < high):
+            while first < values.size and not (values[first] > low and values[first] < high):
                 first += 1
-            if first == n:
+            if first == values.size:
                 break
             origin = values[first]
-            total, total_squares, n_used = _sums_between(values, n, low, high, origin)
+            total, total_squares, n_used = _sums_between(values, np.float32(low), np.float32(high), origin)
             if n_used == n_before:
                 break
             n_before = n_used

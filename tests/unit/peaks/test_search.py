@@ -9,8 +9,8 @@ from scipy.spatial import cKDTree
 
 from sfxflow.errors import InputError
 from sfxflow.peaks import find_peaks, prepare, search_peaks, strongest
-from sfxflow.peaks.search import as_type, range_minima
-from sfxflow.peaks.threshold import frame_statistics, smoothed
+from sfxflow.peaks.search import range_minima
+from sfxflow.peaks.threshold import as_type, frame_statistics, smoothed
 from sfxflow.settings import Peaks
 
 SHAPE, CENTRE = (520, 400), (190.0, 262.0)
