@@ -45,9 +45,7 @@ def fit_background(values, x, y, n, gain, mode, scratch, background, covariance)
     n_used : int
         Pixels left after clipping.
     """
-    for i in range(n):
-        scratch[i] = values[i]
-    centre, variance, n_used = clipped_mean(scratch, n, gain)
+    centre, variance, n_used = clipped_mean(values, n, gain, scratch)
     for i in range(3):
         background[i] = 0.0
         for j in range(3):
@@ -57,30 +55,13 @@ def fit_background(values, x, y, n, gain, mode, scratch, background, covariance)
     if mode == 0 or n_used < _MIN_PLANE_PIXELS:
         return variance, n_used
     skewness = gain * (CLIP_AT**2 - 1.0) / 6.0
-    plane = np.zeros(3)
+    plane, right, normal = np.zeros(3), np.empty(3), np.empty((3, 3))
     for cycle in range(_CLIP_CYCLES):
         reach = CLIP_AT * np.sqrt(variance) + 1e-6 * abs(centre)
-        start = centre if cycle == 0 else 0.0
-        normal, right, squares, n_plane = np.zeros((3, 3)), np.zeros(3), 0.0, 0
-        for i in range(n):
-            old = start + plane[0] + plane[1] * x[i] + plane[2] * y[i]
-            if values[i] < old - reach or values[i] > old + reach + skewness:
-                continue
-            value = values[i] - centre
-            normal[0, 1] += x[i]
-            normal[0, 2] += y[i]
-            normal[1, 1] += x[i] * x[i]
-            normal[1, 2] += x[i] * y[i]
-            normal[2, 2] += y[i] * y[i]
-            right[0] += value
-            right[1] += value * x[i]
-            right[2] += value * y[i]
-            squares += value * value
-            n_plane += 1
-        normal[0, 0] = n_plane
-        for i in range(3):
-            for j in range(i):
-                normal[i, j] = normal[j, i]
+        start = centre if cycle == 0 else plane[0]
+        n_plane, squares = _plane_sums(
+            values, x, y, n, start, plane[1], plane[2], -reach, reach + skewness, centre, normal, right
+        )
         if n_plane < _MIN_PLANE_PIXELS:
             return variance, n_used
         inverse = inverse3(normal)
@@ -109,32 +90,74 @@ def fit_background(values, x, y, n, gain, mode, scratch, background, covariance)
     return variance, n_used
 
 
-@njit(cache=True, nogil=True)
-def clipped_mean(values, n, gain):
-    """Mean, variance and number of values[:n] without outliers; the values are put in another order."""
-    centre = median(values, n)
-    below, n_below = 0.0, 0
+# In the sums only the order of the additions is left to the compiler, which then takes several pixels at once.
+_sums = njit(cache=True, nogil=True, fastmath={"reassoc", "nsz"})
+
+
+@_sums
+def _plane_sums(values, x, y, n, level, slope_x, slope_y, low, high, origin, normal, right):
+    """Normal equations of a plane, fills `normal` and `right`, for the pixels between `low` and `high` from the plane before.
+
+    Returns
+    -------
+    n_used : int
+    squares : float
+        Sum of the squared deviations from `origin`, from which the level is counted too.
+    """
+    used, sum_x, sum_y, xx, xy, yy = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    total, total_x, total_y, squares = 0.0, 0.0, 0.0, 0.0
     for i in range(n):
-        if values[i] <= centre:
-            below += (values[i] - centre) ** 2
-            n_below += 1
+        deviation = values[i] - (level + slope_x * x[i] + slope_y * y[i])
+        use = 1.0 if (deviation >= low) & (deviation <= high) else 0.0
+        value, use_x, use_y = use * (values[i] - origin), use * x[i], use * y[i]
+        used += use
+        sum_x += use_x
+        sum_y += use_y
+        xx += use_x * x[i]
+        xy += use_x * y[i]
+        yy += use_y * y[i]
+        total += value
+        total_x += value * x[i]
+        total_y += value * y[i]
+        squares += value * value
+    normal[0, 0], normal[0, 1], normal[0, 2] = used, sum_x, sum_y
+    normal[1, 0], normal[1, 1], normal[1, 2] = sum_x, xx, xy
+    normal[2, 0], normal[2, 1], normal[2, 2] = sum_y, xy, yy
+    right[0], right[1], right[2] = total, total_x, total_y
+    return int(used), squares
+
+
+@_sums
+def _sums_between(values, n, low, high, origin):
+    """Sum of the deviations from `origin`, of their squares, and number of those of values[:n] from `low` to `high`."""
+    total, squares, n_used = 0.0, 0.0, 0.0
+    for i in range(n):
+        use = 1.0 if (values[i] >= low) & (values[i] <= high) else 0.0
+        deviation = use * (values[i] - origin)
+        total += deviation
+        squares += deviation * deviation
+        n_used += use
+    return total, squares, int(n_used)
+
+
+@njit(cache=True, nogil=True)
+def clipped_mean(values, n, gain, scratch):
+    """Mean, variance and number of values[:n] without outliers; `scratch` is at least as long."""
+    for i in range(n):
+        scratch[i] = values[i]
+    centre = median(scratch, n)
     # Bright outliers don't reach the lower half.
+    _, below, n_below = _sums_between(values, n, -np.inf, centre, centre)
     variance = max(below / n_below, gain * centre)
     n_used = 0
     for _ in range(_CLIP_CYCLES):
         reach = CLIP_AT * np.sqrt(variance) + 1e-6 * abs(centre)
         low, high = centre - reach, centre + reach + gain * (CLIP_AT**2 - 1.0) / 6.0
-        origin = centre
-        total, squares, n_used = 0.0, 0.0, 0
-        for i in range(n):
-            if values[i] >= low and values[i] <= high:
-                total += values[i] - origin
-                squares += (values[i] - origin) ** 2
-                n_used += 1
+        total, squares, n_used = _sums_between(values, n, low, high, centre)
         if n_used < 2:
             break
         shift = total / n_used
-        centre = origin + shift
+        centre = centre + shift
         variance = max(squares - n_used * shift * shift, 0.0) / (n_used - 1)
         if n_used == n:
             break
@@ -143,22 +166,30 @@ def clipped_mean(values, n, gain):
 
 @njit(cache=True, nogil=True)
 def median(values, n):
-    """Middle one of values[:n], in place (Hoare's selection)."""
-    left, right, middle = 0, n - 1, n // 2
-    while left < right:
-        pivot = values[middle]
-        i, j = left, right
-        while i <= j:
-            while values[i] < pivot:
-                i += 1
-            while values[j] > pivot:
-                j -= 1
-            if i <= j:
-                values[i], values[j] = values[j], values[i]
-                i += 1
-                j -= 1
-        if j < middle:
-            left = i
-        if i > middle:
-            right = j
-    return values[middle]
+    """Middle one of values[:n], which are overwritten.
+
+    The values on the wanted one's side of a pivot are kept until it is the pivot itself; counts and copies have no branch that is
+    guessed wrong, and equal values (photons) end it early.
+    """
+    rank = n // 2
+    while True:
+        pivot = values[n // 2]
+        n_below, n_equal = 0, 0
+        for i in range(n):
+            n_below += values[i] < pivot
+            n_equal += values[i] == pivot
+        n_kept = 0
+        if rank < n_below:
+            for i in range(n):
+                value = values[i]
+                values[n_kept] = value
+                n_kept += value < pivot
+        elif rank >= n_below + n_equal:
+            for i in range(n):
+                value = values[i]
+                values[n_kept] = value
+                n_kept += value > pivot
+            rank -= n_below + n_equal
+        if n_kept == 0:
+            return pivot
+        n = n_kept

@@ -199,7 +199,7 @@ def neighbours_of(position, first, fs, ss, panel, order, inner, reach, found):
     while at < order.size and ss[order[at]] <= ss[i] + inner + reach:
         j = order[at]
         at += 1
-        if j == i or panel[j] != panel[i]:
+        if j == i or panel[j] != panel[i] or abs(fs[j] - fs[i]) > inner + reach:
             continue
         distance = np.hypot(fs[j] - fs[i], ss[j] - ss[i])
         if distance > inner + reach:
@@ -262,22 +262,15 @@ def _integrate(
                 x = column + 0.5 - fs[i]
                 squared = x * x + y * y
                 in_peak = squared <= inner * inner
-                if not in_peak and (squared < middle * middle or squared > outer * outer):
-                    continue
                 n_within += in_peak
-                taken = False
-                for k in range(n_neighbours):
-                    j = neighbours[k]
-                    other = (row + 0.5 - ss[j]) ** 2 + (column + 0.5 - fs[j]) ** 2
-                    if other <= inner * inner and (not in_peak or other < squared):
-                        taken = True
-                        break
-                if taken:
+                if n_neighbours > 0 and _is_others(
+                    row, column, squared, in_peak, fs, ss, neighbours[:n_neighbours], inner
+                ):
                     continue
-                value = np.nan
-                if row_on_panel and first_column <= column < end_column and good[row, column]:
+                value, usable = np.nan, False
+                if row_on_panel and first_column <= column < end_column:
                     value = np.float64(data[row, column])
-                usable = value >= lowest and value <= top
+                    usable = good[row, column] & (value >= lowest) & (value <= top)
                 if in_peak:
                     if usable:
                         pixels[n_within - 1] = value
@@ -288,9 +281,10 @@ def _integrate(
                         maximum = max(maximum, value)
                     else:
                         whole = False
-                elif usable:
+                else:
+                    # Written always and kept if it counts: a branch here would be guessed wrong too often.
                     ring[n_ring], ring_x[n_ring], ring_y[n_ring] = value, x, y
-                    n_ring += 1
+                    n_ring += usable & (squared >= middle * middle) & (squared <= outer * outer)
         if n_peak > 0:
             results[2, i] = maximum
         if n_ring < MIN_PIXELS:
@@ -316,6 +310,16 @@ def _integrate(
             spread = n_peak + quadratic_form(covariance, float(n_peak), peak_x, peak_y)
             results[1, i] = np.sqrt(gain * max(intensity, 0.0) + variance * spread)
     return results, outcome, planes, covariances, variances, peak_pixels, n_touched
+
+
+@njit(cache=True, nogil=True)
+def _is_others(row, column, squared, in_peak, fs, ss, neighbours, inner):
+    """Whether a pixel belongs to a neighbour of the reflection that it is sqrt(`squared`) away from."""
+    for j in neighbours:
+        other = (row + 0.5 - ss[j]) ** 2 + (column + 0.5 - fs[j]) ** 2
+        if other <= inner * inner and (not in_peak or other < squared):
+            return True
+    return False
 
 
 @njit(cache=True, nogil=True)
