@@ -156,12 +156,20 @@ def add_pairs(
     hkl, inlier, residuals, jacobian, spread, relative_width, position_sigma, profile_sigma, gradient, normal, right
 ):
     """Add every pair, weighted with its probability, to the normal equations of a Gauss-Newton step."""
-    n_lattice = gradient.shape[0]
+    n, n_lattice = hkl.shape[0], gradient.shape[0]
     n_parameters = n_lattice + 3
-    row = np.empty(n_parameters)
-    for i in range(hkl.shape[0]):
+    # One row a parameter and the residuals in the last, each entry divided by its standard deviation.
+    design = np.empty((n_parameters + 1, 3 * n))
+    moved = np.empty((n_lattice, 3))
+    n_entries = 0
+    for i in range(n):
         if inlier[i] < 1e-3:
             continue
+        for j in range(n_lattice):
+            for r in range(3):
+                moved[j, r] = (
+                    gradient[j, r, 0] * hkl[i, 0] + gradient[j, r, 1] * hkl[i, 1] + gradient[j, r, 2] * hkl[i, 2]
+                )
         for c in range(3):
             if c == 0:
                 variance = position_sigma**2
@@ -169,23 +177,28 @@ def add_pairs(
                 variance = position_sigma**2 + spread[i] ** 2
             else:
                 variance = (profile_sigma * relative_width[i]) ** 2
-            weight = inlier[i] / variance
+            root = math.sqrt(inlier[i] / variance)
+            x, y, z = root * jacobian[i, c, 0], root * jacobian[i, c, 1], root * jacobian[i, c, 2]
             for j in range(n_lattice):
-                row[j] = 0.0
-                for r in range(3):
-                    moved = (
-                        gradient[j, r, 0] * hkl[i, 0] + gradient[j, r, 1] * hkl[i, 1] + gradient[j, r, 2] * hkl[i, 2]
-                    )
-                    row[j] += jacobian[i, c, r] * moved
+                design[j, n_entries] = x * moved[j, 0] + y * moved[j, 1] + z * moved[j, 2]
             for j in range(3):
-                row[n_lattice + j] = jacobian[i, c, 3 + j]
-            for j in range(n_parameters):
-                right[j, 0] -= weight * row[j] * residuals[i, c]
-                for m in range(j, n_parameters):
-                    normal[j, m] += weight * row[j] * row[m]
+                design[n_lattice + j, n_entries] = root * jacobian[i, c, 3 + j]
+            design[n_parameters, n_entries] = root * residuals[i, c]
+            n_entries += 1
     for j in range(n_parameters):
-        for m in range(j):
-            normal[j, m] = normal[m, j]
+        right[j, 0] -= _product_sum(design[j], design[n_parameters], n_entries)
+        for m in range(j, n_parameters):
+            normal[j, m] += _product_sum(design[j], design[m], n_entries)
+            normal[m, j] = normal[j, m]
+
+
+# Only the order of the additions is left to the compiler, which then takes several at once.
+@njit(cache=True, fastmath={"reassoc", "nsz"})
+def _product_sum(first, second, n):
+    total = 0.0
+    for i in range(n):
+        total += first[i] * second[i]
+    return total
 
 
 @njit(cache=True)
