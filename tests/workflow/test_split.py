@@ -65,7 +65,7 @@ def test_what_the_commands_are_told(split):
     [difference] = [call for call in calls if call[0] == "difference"]
     assert "--group=on" in difference
     assert "--minus=off" in difference
-    report = next(call for call in calls if call[0] == "report")
+    report = [call for call in calls if call[0] == "report"][-1]
     assert "results/builtin/merged/builtin/lysozyme/split/on_minus_off/difference.json" in report
     assert "results/builtin/merged/builtin/lysozyme/split/off/figures_of_merit.json" in report
 

@@ -5,6 +5,7 @@ against sub-lattices and super-lattices. A cell that indexes most of its own clu
 the rest is looked through for another form.
 """
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
@@ -33,10 +34,16 @@ _CONSTRAINTS = {
 #: (half-normal, Rayleigh and Maxwell distributions), as there are one, two or three ways to miss it. Where it is more, all frames miss it
 #: alike.
 _BROKEN_RATIO = {1: 2.0, 2: 2.7, 3: 3.4}
+_WHOLE_RATIO = {1: 1.1, 2: 1.8, 3: 2.3}
+#: Of n frames the ratio is uncertain by about 2 / sqrt(n) of itself: where a symmetry holds, it is hardly ever 7 / sqrt(n) of itself higher.
+_RATIO_SPREAD = 7.0
 #: ... and by more than this (relative length, or radian: 0.11 degrees), which errors of the geometry may do.
 _BROKEN_SIZE = 0.002
 #: With fewer frames nothing is said about a small deviation from symmetry.
 LEAST_FRAMES_FOR_SYMMETRY = 12
+#: Lattice vectors among which conventional axes are looked for, and how many of the right length are tried for each.
+_ROWS = np.array([row for row in itertools.product(range(-2, 3), repeat=3) if any(row)])
+_NEAR_AXES = 16
 #: Clusters that are tried before the search for more forms is given up.
 _MOST_CLUSTERS = 8
 
@@ -175,8 +182,22 @@ def _tested(basis, members, frames, index, min_share):
         indexed, share, reasons, found = _indexed(symmetry.cell, members, frames, index)
         accepted = share >= min_share
         cluster = densest_cluster(found) if len(found) else cluster
-    own = np.array([basis_parameters(symmetry.axes @ setting) for setting in cluster.bases])
+    axes = _axes_of(symmetry.cell, cluster.basis)
+    own = np.array([basis_parameters(axes @ setting) for setting in cluster.bases])
     return Form(symmetry.cell, members, indexed, share, reasons, accepted, own, pseudo, cluster.basis)
+
+
+def _axes_of(cell, basis):
+    """Rows a, b, c of a conventional cell in terms of a reduced basis of its lattice: those whose lengths and angles are nearest to the cell's."""
+    metric = real_matrix(cell.parameters) @ real_matrix(cell.parameters).T
+    size = np.sqrt(np.diag(metric))
+    vectors = _ROWS @ basis
+    off = np.abs(np.linalg.norm(vectors, axis=1)[:, None] / size - 1.0)
+    near = [_ROWS[np.argsort(off[:, axis])[:_NEAR_AXES]] for axis in range(3)]
+    triples = np.array([rows for rows in itertools.product(*near) if np.linalg.det(rows) > 0.5])
+    settings = triples @ basis
+    misfit = (settings @ np.swapaxes(settings, 1, 2) - metric) / np.outer(size, size)
+    return triples[np.argmin(np.abs(misfit).max(axis=(1, 2)))]
 
 
 def _indexed(cell, members, frames, index):
@@ -220,4 +241,5 @@ def _common_size(strains, components):
     middle = float(np.median(sizes))
     spread = 1.48 * float(np.median(np.abs(sizes - middle)))
     ways = len(components) - bool(along.any())
-    return middle if middle > max(_BROKEN_SIZE, _BROKEN_RATIO[ways] * spread) else 0.0
+    ratio = max(_BROKEN_RATIO[ways], _WHOLE_RATIO[ways] * (1.0 + _RATIO_SPREAD / np.sqrt(len(sizes))))
+    return middle if middle > max(_BROKEN_SIZE, ratio * spread) else 0.0

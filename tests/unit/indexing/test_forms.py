@@ -64,6 +64,7 @@ def test_one_form(parameters, centering, lattice):
     np.testing.assert_allclose(forms[0].cell.parameters[3:], parameters[3:], atol=0.2)
     assert forms[0].accepted and len(forms[0].indexed) == 40 and forms[0].pseudo is None
     assert forms[0].parameters.shape == (40, 6)
+    _same_setting(forms[0])
 
 
 @pytest.mark.parametrize(
@@ -82,6 +83,31 @@ def test_symmetry_that_is_missed_by_little(parameters, lattice, missed):
     true = reduce_basis(real_matrix(parameters))
     found = reduce_basis(PRIMITIVE[form.cell.centering] @ real_matrix(form.cell.parameters))
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), np.linalg.norm(true, axis=1), rtol=0.002)
+    _same_setting(form)
+
+
+def _same_setting(form):
+    """The cells of single frames are given in the axes of the form's cell."""
+    middle = np.median(form.parameters, axis=0)
+    np.testing.assert_allclose(middle[:3], form.cell.parameters[:3], rtol=0.006)
+    np.testing.assert_allclose(middle[3:], form.cell.parameters[3:], atol=0.5)
+
+
+def test_cells_of_frames_stand_in_the_setting_of_a_form_that_was_tried_again():
+    """The bases first found miss the symmetry, those of indexing do not; tried again, they are other reduced bases of the same lattices."""
+    first = observed((62.8, 62.8, 111.0, 90, 90, 119.0), 40, 0, error=0.0006)
+    indexed = observed((62.8, 62.8, 111.0, 90, 90, 120.0), 40, 10, error=0.002)
+
+    class Again(Indexer):
+        def __call__(self, cell, frames):
+            checked = super().__call__(cell, frames)
+            turn = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 1]]) if len(self.tried) > 1 else np.eye(3)
+            return [Checked(c.reason, None if c.basis is None else turn @ c.basis) for c in checked]
+
+    indexer = Again(indexed)
+    (form,) = find_forms(first, indexer, min_frames=5, min_share=0.5)
+    assert len(indexer.tried) == 2 and form.cell.lattice_type == "hexagonal"
+    _same_setting(form)
 
 
 def test_a_lattice_that_misses_symmetry_by_much_is_no_near_miss():
@@ -89,7 +115,7 @@ def test_a_lattice_that_misses_symmetry_by_much_is_no_near_miss():
     assert form.cell.lattice_type == "monoclinic" and form.pseudo is None
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [*range(6), 16])
 @pytest.mark.parametrize(
     ("parameters", "lattice"),
     [
