@@ -20,6 +20,7 @@ and t' = f / (1 - f) times the sum over the others, sum (w g I)^2 d^T C d / a.
 import numpy as np
 from numba import njit
 
+from sfxflow.merging.errors import NORMAL
 from sfxflow.merging.fitting import (
     BACKGROUND,
     MEAN,
@@ -200,11 +201,13 @@ def assess_block(
             if others <= _LEAST_FREEDOM * w * g * g:
                 continue
             residual = packed[OBSERVED, i] - g * (total[part_of, h, mate, 0] - w * g * packed[OBSERVED, i]) / others
-            comparison = variance + g * g / others
+            # the others' sums hold robust weights: normal errors have a smaller variance than their inverse
+            comparison = variance + NORMAL * g * g / others
             through = w * g * g / others * max(added[h] - adds / known[h], 0.0)
             square = residual * residual / (comparison * max(1.0 - spreading / comparison - through, _LEAST_FREEDOM))
-            # by its part in the merged intensity, and as far as the residual tells of the observation's own variance
-            telling = others * variance / (g * g + others * variance)
+            # as far as the residual tells of the observation's own variance, and by what the observation adds to the intensity (but for
+            # its robust weight: by that outliers would count less than they do there)
+            telling = others * variance / (g * g + others * variance) * g * g / (variance * known[h])
             own = squares[np.searchsorted(levels, intensities[h])]
             own[0] += telling
             own[1] += telling * share

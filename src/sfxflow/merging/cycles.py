@@ -179,7 +179,7 @@ class Run:
         self.scatter = errors.scatter(sum(squares[first] for first in sorted(squares)))
 
     def count(self):
-        """After `assess`: how often each reflection was measured, and the least uncertainty of those recorded once."""
+        """How often each reflection was measured by crystals that were merged, by group."""
 
         def work(block, counts):
             own = slice(block.first_crystal, block.first_crystal + len(block.offsets) - 1)
@@ -193,22 +193,28 @@ class Run:
             )
 
         self.measured = self._added(work, (self.apart.shape[2], len(self.q)))
+
+    def bound(self):
+        """After `assess`: the least uncertainty of reflections that were recorded once."""
         once = np.rint(self.total[:, 3]) == 1
         place = np.where(once, np.cumsum(once) - 1, -1)
         numbers = self.numbers
 
-        def add(block, likelihood):
+        def work(block, likelihood):
             own = slice(block.first_crystal, block.first_crystal + len(block.offsets) - 1)
             recorded_once.likelihood_block(
                 block.offsets, *block.columns.values(), self.state[own], self.shape[own], self.active[own], self.q, place,
                 self.prior, self.curve.values, self.curve.spread, numbers, likelihood,
             )  # fmt: skip
 
-        likelihood = self._added(add, (int(once.sum()), len(recorded_once.GRID)))
+        likelihood = self._added(work, (int(once.sum()), len(recorded_once.GRID)))
         centric = self.collector.numbers.group.operations().centric_flag_array(self.hkl[once])
         merged = self.total[once, 0] / self.total[once, 1]
         self.least_sigma = np.zeros(len(self.q))
-        self.least_sigma[once] = recorded_once.root_mean_square_error(merged, likelihood, centric, self.prior[once])
+        error = recorded_once.root_mean_square_error(merged, likelihood, centric, self.prior[once])
+        # the variances that were given may be wrong
+        factor = self.scatter[np.searchsorted(self.levels, self.posterior()[once])]
+        self.least_sigma[once] = np.sqrt(factor / errors.NORMAL) * error
 
     def known(self):
         """What the last merge says of the reflections, for each group of crystals: shape (n_groups, n_reflections, 2, 2)."""

@@ -117,6 +117,8 @@ def _merged(blocks, collector, settings, threads, progress, parts, only=None):
         run.merge(*apart)
         run.assess()
     run.count()
+    if only is None:
+        run.bound()
     remark = ""
     if not (run.active == 1).any():
         reasons, counts = np.unique(run.status.astype(str), return_counts=True)
