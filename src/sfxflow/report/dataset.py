@@ -34,6 +34,11 @@ _ALWAYS = 8
 _ADVICE = "nothing to draw"
 
 
+def dataset_title(dataset):
+    """What tells a dataset from the others on the page."""
+    return f"{dataset.name} ({dataset.engine}, merged by {dataset.merger})"
+
+
 def dataset_section(dataset, anchor):
     """Everything about a dataset.
 
@@ -47,11 +52,10 @@ def dataset_section(dataset, anchor):
     -------
     Html
     """
-    where = f"Dataset {dataset.name}, engine {dataset.engine}, merger {dataset.merger}"
     return element(
         "section",
-        element("h2", dataset.folder, id=anchor),
-        element("p", where + "."),
+        element("h2", dataset_title(dataset), id=anchor),
+        element("p", f"Files in {dataset.folder}."),
         element("h3", "Figures of merit"),
         _figures_of_merit(dataset, anchor),
         element("h3", "Unit cells of the crystals"),

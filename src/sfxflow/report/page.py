@@ -3,7 +3,7 @@
 from sfxflow.reflections import Status
 from sfxflow.report.cell import cell_section, cell_warnings
 from sfxflow.report.contents import merged_reasons, total
-from sfxflow.report.dataset import dataset_section
+from sfxflow.report.dataset import dataset_section, dataset_title
 from sfxflow.report.figures import STATUS_COLOURS, status_bar
 from sfxflow.report.geometry import geometry_section, geometry_warnings
 from sfxflow.report.markup import NONE, Html, count, element, fixed, joined, percent, share, table
@@ -58,7 +58,7 @@ def page(title, program, runs, datasets, origins, cells=(), proposals=()):
         ("frames", "Frames"),
         *([("cells", "Unit cells that were found")] if cells else []),
         *([("geometries", "Proposed geometries")] if proposals else []),
-        *((f"d{number}", dataset.folder) for number, dataset in enumerate(datasets)),
+        *((f"d{number}", dataset_title(dataset)) for number, dataset in enumerate(datasets)),
         ("definitions", "Definitions"),
         ("origins", "Where the numbers come from"),
     ]

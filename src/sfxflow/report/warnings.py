@@ -9,6 +9,7 @@ from sfxflow.reflections import Status
 from sfxflow.report.ambiguity import ambiguity_warnings
 from sfxflow.report.contents import SAME_ORIENTATION, same_orientation
 from sfxflow.report.markup import count, is_number, percent, share
+from sfxflow.statistics.wilson import FIT_FROM
 
 #: Completeness below these fractions is called nearly empty and incomplete.
 _NEARLY_EMPTY, _INCOMPLETE = 0.3, 0.9
@@ -144,6 +145,10 @@ def _figures(dataset):
         yield True, f"Completeness {percent(completeness)} % overall ({limits} angstrom): nearly empty."
     elif completeness < _INCOMPLETE:
         yield False, f"Completeness {percent(completeness)} % overall ({limits} angstrom): incomplete."
+    b = dataset.overall.get("wilson_b_squared")
+    if is_number(b) and b < 0.0:
+        text = f"The Wilson B is negative ({b:.1f} A^2): it is fitted from {1 / FIT_FROM:.1f} angstrom on, and the data reach too little further."
+        yield False, text
     pairs = share(dataset.overall.get("n_pairs") or 0, dataset.overall["n_reflections"])
     if pairs < 0.5 and dataset.overall.get("n_pairs") is not None:
         yield (

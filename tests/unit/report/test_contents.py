@@ -71,6 +71,12 @@ def test_completeness(completeness, serious, word):
     assert [word in text for text in texts(found, serious)] == ([True] if word else [])
 
 
+@pytest.mark.parametrize(("b", "told"), [(-12.4, True), (18.0, False), (None, False), (float("nan"), False)])
+def test_a_wilson_b_that_means_nothing(b, told):
+    found = dataset_warnings(Dataset("e", "m", "d", ".", figures=figures(completeness=0.99, wilson_b_squared=b)))
+    assert ["The Wilson B is negative (-12.4 A^2)" in text for text in texts(found, False)] == [True] * told
+
+
 def test_crystals_of_one_orientation_up_to_the_symmetry():
     rng = np.random.default_rng(1)
     base = reciprocal_matrix(CELL)
