@@ -7,6 +7,7 @@ say where a panel lies in it. Positions on the detector (fs, ss) are slab coordi
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numba import njit
 
 
 @dataclass(frozen=True)
@@ -197,12 +198,35 @@ def lab_positions(arrays, panel, fs, ss, clen):
     -------
     ndarray, shape (m, 3)
         Metre.
+
+    Raises
+    ------
+    IndexError
+        There is no such panel.
     """
-    bounds = arrays.bounds[panel]
-    along_fs = (np.asarray(fs) - bounds[:, 2])[:, None]
-    along_ss = (np.asarray(ss) - bounds[:, 0])[:, None]
-    xyz = arrays.origin[panel] + along_fs * arrays.fs[panel] + along_ss * arrays.ss[panel]
-    xyz[:, 2] += clen
+    panel = np.asarray(panel, dtype=np.int64)
+    if panel.max(initial=-1) >= len(arrays.bounds):
+        raise IndexError(f"panel {panel.max()} of {len(arrays.bounds)}")
+    return _lab_positions(
+        arrays.bounds,
+        arrays.origin,
+        arrays.fs,
+        arrays.ss,
+        panel,
+        np.asarray(fs, dtype=np.float64),
+        np.asarray(ss, dtype=np.float64),
+        float(clen),
+    )
+
+
+@njit(cache=True)
+def _lab_positions(bounds, origin, along_fs, along_ss, panel, fs, ss, clen):
+    xyz = np.empty((panel.size, 3))
+    for i in range(panel.size):
+        p = panel[i]
+        for r in range(3):
+            xyz[i, r] = origin[p, r] + (fs[i] - bounds[p, 2]) * along_fs[p, r] + (ss[i] - bounds[p, 0]) * along_ss[p, r]
+        xyz[i, 2] += clen
     return xyz
 
 
@@ -221,7 +245,7 @@ def scattering_vectors(xyz, wavelength):
     ndarray, shape (m, 3)
         1/angstrom.
     """
-    q = xyz / np.linalg.norm(xyz, axis=1, keepdims=True)
+    q = xyz / np.sqrt(np.einsum("ij,ij->i", xyz, xyz))[:, None]
     q[:, 2] -= 1.0
     return q / wavelength
 

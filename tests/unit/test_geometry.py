@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sfxflow.geometry import (
     Detector,
     Panel,
+    PanelArrays,
     lab_positions,
     overlapping_panels,
     panel_arrays,
@@ -132,3 +133,9 @@ def test_a_small_panel_that_lies_on_a_large_one_is_found():
 def test_overlap_in_the_data_is_found():
     other = replace(PANEL, name="b", min_ss=49, max_ss=60, origin=(1.0, 0, 0))
     assert overlapping_panels(placed_in_slab([PANEL, other])) == [("a", "b", "data")]
+
+
+def test_lab_positions_of_no_panel():
+    arrays = PanelArrays(np.array([[0, 4, 0, 4]]), np.zeros((1, 3)), np.eye(3)[:1], np.eye(3)[1:2])
+    with pytest.raises(IndexError, match="panel 1 of 1"):
+        lab_positions(arrays, np.array([0, 1]), np.zeros(2), np.zeros(2), 0.1)

@@ -166,7 +166,7 @@ class _Indexer:
         """Peaks of frame `i`, its wavelength and the inverse panel matrices."""
         start = i - i % _BLOCK
         if self._block[0] != start:
-            self._block = (start, read_peaks(self.handle, start, start + _BLOCK))
+            self._block = (start, read_peaks(self.handle, start, start + _BLOCK, ("fs", "ss", "intensity", "panel")))
         found = self._block[1][i - start]
         if np.any(found["panel"] >= len(self.arrays.bounds)):
             raise InputError(

@@ -73,14 +73,25 @@ def radial_axes(arrays, panel, direction):
     relative_q2 : ndarray of float64, shape (n,)
         (q / q_max)^2 with the highest q of all.
     """
-    along = [np.einsum("ij,ij->i", axis[panel, :2], direction[:, :2]) for axis in (arrays.fs, arrays.ss)]
-    towards = np.stack(along, axis=1)
-    length = np.linalg.norm(towards, axis=1)
-    towards[length == 0.0] = (1.0, 0.0)
-    length[length == 0.0] = 1.0
-    # q^2 = 2 (1 - cos 2 theta) / lambda^2
-    q2 = 1.0 - direction[:, 2]
-    return towards / length[:, None], q2 / max(q2.max(initial=0.0), 1e-12)
+    towards, relative_q2 = _radial_axes(
+        arrays.fs, arrays.ss, np.asarray(panel, dtype=np.int64), np.asarray(direction, dtype=np.float64)
+    )
+    return towards, relative_q2 / max(relative_q2.max(initial=0.0), 1e-12)
+
+
+@njit(cache=True, nogil=True)
+def _radial_axes(along_fs, along_ss, panel, direction):
+    n = panel.size
+    towards, q2 = np.empty((n, 2)), np.empty(n)
+    for i in range(n):
+        fs, ss = along_fs[panel[i]], along_ss[panel[i]]
+        x = fs[0] * direction[i, 0] + fs[1] * direction[i, 1]
+        y = ss[0] * direction[i, 0] + ss[1] * direction[i, 1]
+        length = np.sqrt(x * x + y * y)
+        towards[i, 0], towards[i, 1] = (x / length, y / length) if length > 0.0 else (1.0, 0.0)
+        # q^2 = 2 (1 - cos 2 theta) / lambda^2
+        q2[i] = 1.0 - direction[i, 2]
+    return towards, q2
 
 
 def learn_profile(pixels, fs, ss, strength, radius, towards, relative_q2, plane):

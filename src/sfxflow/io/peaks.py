@@ -75,7 +75,7 @@ class PeakWriter:
         raise_if_full(self._handle)
 
 
-def read_peaks(handle, start=0, stop=None):
+def read_peaks(handle, start=0, stop=None, fields=PEAK.names):
     """Peaks of the frames start to stop.
 
     Parameters
@@ -83,18 +83,21 @@ def read_peaks(handle, start=0, stop=None):
     handle : h5py.File
         Peak file.
     start, stop : int
+    fields : sequence of str
+        Those of `sfxflow.peaks.PEAK` that are wanted.
 
     Returns
     -------
-    list of ndarray of `sfxflow.peaks.PEAK`
+    list of ndarray of `sfxflow.peaks.PEAK`, with these fields
     """
     group = handle[PEAK_GROUP]
     counts = group["nPeaks"][start:stop]
     width = int(counts.max()) if len(counts) else 0
-    columns = {field: group[name][start:stop, :width] for field, (name, _) in _NAMES.items()}
+    columns = {field: group[_NAMES[field][0]][start:stop, :width] for field in fields}
+    dtype = np.dtype([(field, PEAK[field]) for field in fields])
     frames = []
     for row, count in enumerate(counts):
-        found = np.zeros(count, PEAK)
+        found = np.empty(count, dtype)
         for field, values in columns.items():
             found[field] = values[row, :count] + (0.5 if field in _HALF_PIXEL else 0)
         frames.append(found)

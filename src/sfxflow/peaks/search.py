@@ -6,7 +6,7 @@ from numba import njit
 from sfxflow.buffers import doubled, doubled_rows
 from sfxflow.errors import InputError
 from sfxflow.peaks.prepare import BLOCK, BLOCK_BAD, BLOCK_GOOD
-from sfxflow.peaks.threshold import as_type, bin_thresholds, frame_statistics, smoothed
+from sfxflow.peaks.threshold import as_type, bin_thresholds, frame_statistics, native_range, smoothed
 
 #: A peak. fs, ss: slab coordinates in pixels, corner-based; intensity, maximum, background: detector units.
 PEAK = np.dtype(
@@ -94,11 +94,10 @@ def search_peaks(data, prepared, settings, valid_range=(-np.inf, np.inf), good=N
         prepared.block_kind,
         prepared.visited,
         table,
-        as_type(valid_range[0], data.dtype, np.ceil)[()],
-        as_type(valid_range[1], data.dtype, np.floor)[()],
+        *native_range(*valid_range, data.dtype),
         np.zeros(0, dtype=np.bool_) if good is None else good.ravel(),
-        np.nan_to_num(np.append(mean, 0.0)),
-        np.nan_to_num(np.append(variance, 0.0)),
+        _with_bad_bin(mean),
+        _with_bad_bin(variance),
         float(gain),
         float(settings.min_snr),
         settings.min_pix_count,
@@ -108,7 +107,8 @@ def search_peaks(data, prepared, settings, valid_range=(-np.inf, np.inf), good=N
     peaks = np.empty(len(rows), dtype=PEAK)
     for column, name in enumerate(PEAK.names[:_N_COLUMNS]):
         peaks[name] = rows[:, column]
-    peaks["saturated"] = peaks["maximum"] > np.broadcast_to(max_adu, len(prepared.bounds))[peaks["panel"]]
+    max_adu = np.asarray(max_adu)
+    peaks["saturated"] = peaks["maximum"] > (max_adu[peaks["panel"]] if max_adu.ndim else max_adu)
     return peaks if settings.use_saturated else peaks[~peaks["saturated"]]
 
 
@@ -116,6 +116,13 @@ def _finite(valid_range):
     """`valid_range` without infinities, so that infinite values are bad."""
     largest = float(np.finfo(np.float32).max)
     return max(float(valid_range[0]), -largest), min(float(valid_range[1]), largest)
+
+
+def _with_bad_bin(values):
+    """`values` of the bins, 0 where there is none, and that of the bad pixels' bin at the end."""
+    filled = np.zeros(len(values) + 1)
+    np.copyto(filled[:-1], values, where=~np.isnan(values))
+    return filled
 
 
 def _checked(data, prepared, good):
@@ -139,6 +146,7 @@ def _checked(data, prepared, good):
     return np.ascontiguousarray(data), good
 
 
+@njit(cache=True)
 def range_minima(values):
     """Minima over 1, 2, 4, ... consecutive entries, for the minimum of any range in two look-ups.
 
@@ -151,14 +159,20 @@ def range_minima(values):
     ndarray, shape (n_levels, n)
         Row k, entry i: minimum of values[i : i + 2^k].
     """
-    rows = [values]
-    step = 1
-    while 2 * step <= len(values):
-        row = rows[-1].copy()
-        row[:-step] = np.minimum(row[:-step], rows[-1][step:])
-        rows.append(row)
-        step *= 2
-    return np.array(rows)
+    n = values.size
+    n_levels = 1
+    while 1 << n_levels <= n:
+        n_levels += 1
+    table = np.empty((n_levels, n), dtype=values.dtype)
+    for i in range(n):
+        table[0, i] = values[i]
+    for level in range(1, n_levels):
+        step = 1 << (level - 1)
+        for i in range(n - step):
+            table[level, i] = min(table[level - 1, i], table[level - 1, i + step])
+        for i in range(n - step, n):
+            table[level, i] = table[level - 1, i]
+    return table
 
 
 @njit(cache=True)

@@ -1,5 +1,7 @@
 """From which value on a pixel is brighter than the background at its distance from the beam."""
 
+from functools import lru_cache
+
 import numpy as np
 from numba import njit
 
@@ -29,6 +31,12 @@ def as_type(values, dtype, rounding):
     return result
 
 
+@lru_cache(maxsize=16)
+def native_range(lowest, highest, dtype):
+    """Lowest and highest valid value in the type of a frame."""
+    return as_type(lowest, dtype, np.ceil)[()], as_type(highest, dtype, np.floor)[()]
+
+
 def bin_statistics(data, prepared, valid_range, good=None, gain=0.0):
     """Mean and variance of the background in each radial bin, from the sampled pixels.
 
@@ -52,8 +60,7 @@ def bin_statistics(data, prepared, valid_range, good=None, gain=0.0):
         (upwards with the skewness of Poisson noise; at most five times).
     """
     good = np.zeros(0, dtype=np.bool_) if good is None else good.ravel()
-    low, high = valid_range
-    low, high = as_type(low, data.dtype, np.ceil)[()], as_type(high, data.dtype, np.floor)[()]
+    low, high = native_range(*valid_range, data.dtype)
     return _clipped_statistics(data.ravel(), prepared.sample, prepared.sample_start, low, high, good, float(gain))
 
 

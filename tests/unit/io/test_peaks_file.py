@@ -94,3 +94,13 @@ def test_a_block_of_other_columns_is_a_programming_error(tmp_path):
         del rows["clen"]
         with pytest.raises(ValueError, match="clen"):
             PeakWriter(handle, "{}").append(rows, [np.zeros(0, PEAK)])
+
+
+def test_some_fields(tmp_path):
+    write(tmp_path / "p.h5", [3, 0, 70], 2)
+    with open_chunk(tmp_path / "p.h5") as handle:
+        everything, some = read_peaks(handle), read_peaks(handle, fields=("ss", "panel"))
+    assert len(some) == 3
+    for whole, part in zip(everything, some, strict=True):
+        assert part.dtype.names == ("ss", "panel")
+        assert (part["ss"] == whole["ss"]).all() and (part["panel"] == whole["panel"]).all()
