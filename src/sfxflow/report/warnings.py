@@ -147,7 +147,7 @@ def _figures(dataset):
         yield False, f"Completeness {percent(completeness)} % overall ({limits} angstrom): incomplete."
     b = dataset.overall.get("wilson_b_squared")
     if is_number(b) and b < 0.0:
-        text = f"The Wilson B is negative ({b:.1f} A^2): it is fitted from {1 / FIT_FROM:.1f} angstrom on, and the data reach too little further."
+        text = f"The Wilson B is negative ({b:.1f} Å²): it is fitted from {1 / FIT_FROM:.1f} angstrom on, and the data reach too little further."
         yield False, text
     pairs = share(dataset.overall.get("n_pairs") or 0, dataset.overall["n_reflections"])
     if pairs < 0.5 and dataset.overall.get("n_pairs") is not None:

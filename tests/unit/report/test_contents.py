@@ -74,7 +74,7 @@ def test_completeness(completeness, serious, word):
 @pytest.mark.parametrize(("b", "told"), [(-12.4, True), (18.0, False), (None, False), (float("nan"), False)])
 def test_a_wilson_b_that_means_nothing(b, told):
     found = dataset_warnings(Dataset("e", "m", "d", ".", figures=figures(completeness=0.99, wilson_b_squared=b)))
-    assert ["The Wilson B is negative (-12.4 A^2)" in text for text in texts(found, False)] == [True] * told
+    assert ["The Wilson B is negative (-12.4 Å²)" in text for text in texts(found, False)] == [True] * told
 
 
 def test_crystals_of_one_orientation_up_to_the_symmetry():
