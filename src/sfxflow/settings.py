@@ -171,7 +171,9 @@ class Merging:
         choices=("empirical", "gaussian", "xsphere", "unity"),
     )
     cycles: int = setting(8, "cycles of scaling and merging", low=1, high=100)
-    min_measurements: int = setting(2, "fewest measurements of a merged reflection", low=1)
+    min_measurements: int = setting(
+        2, "fewest measurements of a reflection, of which one at least has to be well recorded", low=1
+    )
     max_excitation: float = setting(3.5, "observations farther off the Ewald sphere are left out, sigma(q)", low=0.5)
     min_partiality: float = setting(0.02, "observations with a smaller partiality are left out", low=0, high=1)
     anomalous: bool = setting(False, "keep Friedel pairs apart")
