@@ -105,8 +105,13 @@ def test_merged_file(folder, simulated, capsys):
         write_chunk(folder / "b.h5", simulated, range(20, 45)),
     ]
     assert merge(folder, files, "--d-min", "--threads", "2", "--settings", '{"cycles": 6}') == 0
-    assert "45 crystals in 3 files" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "45 crystals in 3 files" in said
     merged, crystals, curve, attrs = read_merged(folder / "merged.h5")
+    assert merged["n_measured"].min() == 2
+    assert attrs["n_recorded_once"] == np.sum(merged["n"] == 1) > 0
+    assert f"{attrs['n_recorded_once']} of the reflections were well recorded once only" in said
+    assert f"{attrs['n_never_recorded']} reflections left out: measured, but never well recorded" in said
     r1, cc = agreement(np.stack([merged[name] for name in "hkl"], axis=1), merged["I"], simulated)
     assert r1 < 0.12
     assert cc > 0.98

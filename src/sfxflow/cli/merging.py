@@ -221,6 +221,10 @@ def _report(args, settings, merged):
     summary = merged.summary
     n = len(merged.reflections["I"])
     print(f"{summary['n_crystals_merged']} of {summary['n_crystals']} crystals merged: {n} reflections")
+    if summary["n_recorded_once"]:
+        print(f"{summary['n_recorded_once']} of the reflections were well recorded once only (n = 1)")
+    if summary["n_never_recorded"]:
+        print(f"{summary['n_never_recorded']} reflections left out: measured, but never well recorded")
     reasons, counts = np.unique([text for text in merged.crystals["status"] if text != "merged"], return_counts=True)
     for reason, count in zip(reasons, counts, strict=True):
         print(f"{count} crystals left out: {reason}")

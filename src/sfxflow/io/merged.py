@@ -28,7 +28,7 @@ MERGED = (
     Column("l", "i4", "", (), "index in the CCP4 asymmetric unit"),
     Column("I", "f8", _UNIT, (), "merged intensity"),
     Column("sigI", "f8", _UNIT, (), "standard uncertainty of I"),
-    Column("n", "i4", "", (), "measurements merged"),
+    Column("n", "i4", "", (), "measurements merged: those of which enough was recorded"),
     Column(
         "I_half1", "f8", _UNIT, (), "intensity from the first half of the crystals, NaN where it has no measurement"
     ),
@@ -98,7 +98,8 @@ def write_merged(path, merged, crystals, partiality, attrs, groups=None):
     ----------
     path : path
     merged : dict of ndarray
-        The columns `MERGED`, where `attrs['anomalous']` also `ANOMALOUS`. More columns of the same length are kept; I_plus_half1
+        The columns `MERGED`, where `attrs['anomalous']` also `ANOMALOUS`. More columns of the same length are kept: n_measured
+        counts measurements with those of which hardly anything was recorded, I_plus_half1
         and so on, in the names of both, give the figures of merit of the anomalous signal in half sets.
     crystals : dict
         The columns `CRYSTALS`; more of the same length are kept.

@@ -126,11 +126,15 @@ def _half_sets(run):
 
 def _summary(run, remark, crystals):
     collector = run.collector
+    recorded = np.rint(run.total[:, 3])
+    asked_for = run.measured.sum(axis=0) >= run.settings.min_measurements
     return {
         "remark": remark,
         "fallback": run.fallback,
         "half_sets": _half_sets(run),
         "n_rejected": int(crystals["n_rejected"].sum()),
+        "n_recorded_once": int(np.sum(asked_for & (recorded == 1))),
+        "n_never_recorded": int(np.sum(asked_for & (recorded == 0))),
         "n_crystals_lowering_cc": int(np.sum(run.status == scaling.LOWERS_CC)),
         "independent_halves": False,
         "n_crystals": len(run.state),
