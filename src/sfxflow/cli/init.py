@@ -135,6 +135,7 @@ chunk_size: 2000
 
 # What is merged together: cell, space group, and d_min (the highest resolution of the merged data, angstrom) on request. A cell that is
 # null is found from the peaks (`snakemake cell` stops there); a space group that is null is taken from the lattice: set it when you know.
+# More keys: reference (intensities to compare with, .mtz or .hkl), split (groups that are scaled together and merged apart: docs/splits.md).
 datasets:
 {indented}
 

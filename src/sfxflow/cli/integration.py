@@ -1,4 +1,4 @@
-"""Predict the reflections of each indexed crystal and sum their intensities on the frames."""
+"""Predict the reflections of each indexed crystal and take their intensities from the frames, by profiles or in rings."""
 
 import sys
 

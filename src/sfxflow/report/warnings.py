@@ -19,6 +19,8 @@ _ONE_ORIENTATION = 0.9
 _MANY_FAILED = 0.1
 #: The same for observations that can't be used.
 _MANY_UNUSABLE = 0.01
+#: Mean |L| below this looks twinned, from so many pairs on: the scatter of their mean is 0.29 / sqrt(n), noise makes it larger only.
+_LOW_L, _PAIRS_THAT_TELL = 0.46, 500
 
 
 class Warning_(NamedTuple):
@@ -145,6 +147,13 @@ def _figures(dataset):
         yield True, f"Completeness {percent(completeness)} % overall ({limits} angstrom): nearly empty."
     elif completeness < _INCOMPLETE:
         yield False, f"Completeness {percent(completeness)} % overall ({limits} angstrom): incomplete."
+    mean_l, n_pairs = (dataset.overall.get(f"l_test_{name}") for name in ("mean_abs", "n_pairs"))
+    if is_number(mean_l) and (n_pairs or 0) >= _PAIRS_THAT_TELL and mean_l < _LOW_L:
+        text = (
+            f"The L-test has a mean |L| of {mean_l:.3f} (0.5 where all is well, 0.375 in an even mixture): twinned crystals, a mixture of "
+            "ways to index, or a space group with more rotations than the crystals have."
+        )
+        yield True, text
     b = dataset.overall.get("wilson_b_squared")
     if is_number(b) and b < 0.0:
         text = f"The Wilson B is negative ({b:.1f} Å²): it is fitted from {1 / FIT_FROM:.1f} angstrom on, and the data reach too little further."

@@ -77,6 +77,18 @@ def test_a_wilson_b_that_means_nothing(b, told):
     assert ["The Wilson B is negative (-12.4 Å²)" in text for text in texts(found, False)] == [True] * told
 
 
+@pytest.mark.parametrize(
+    ("mean_l", "n", "told"), [(0.435, 7911, True), (0.435, 100, False), (0.498, 7911, False), (None, 0, False)]
+)
+def test_intensities_as_of_twins_or_of_too_high_a_symmetry(mean_l, n, told):
+    """0.435 is what crystals of P63 gave that were merged in P6322."""
+    overall = figures(completeness=0.99, l_test_mean_abs=mean_l, l_test_n_pairs=n)
+    found = dataset_warnings(Dataset("e", "m", "d", ".", figures=overall))
+    assert ["a space group with more rotations than the crystals have" in text for text in texts(found, True)] == [
+        True
+    ] * told
+
+
 def test_crystals_of_one_orientation_up_to_the_symmetry():
     rng = np.random.default_rng(1)
     base = reciprocal_matrix(CELL)
