@@ -1,4 +1,4 @@
-"""What the constants of merging change: R1 on intensities and the number of reflections, on simulated observations.
+"""What the constants of merging change: R1 on intensities and the number of reflections recorded at least twice, on simulated observations.
 
 docs/merging.md quotes its output. One constant at a time is set to other values; nothing else changes.
 """
@@ -68,8 +68,9 @@ def line(label, settings=None, cases=CASES):
         for seed in seeds:
             s = observations(profile, n, seed)
             merged = merge.merge_observations(s.crystals, s.reflections, CELL, space_group(SPACE_GROUP), settings)
-            hkl = np.stack([merged.reflections[name] for name in "hkl"], axis=1)
-            rows.append((100 * agreement(hkl, merged.reflections["I"], s)[0], len(hkl)))
+            own = merged.reflections["n"] >= 2
+            hkl = np.stack([merged.reflections[name] for name in "hkl"], axis=1)[own]
+            rows.append((100 * agreement(hkl, merged.reflections["I"][own], s)[0], len(hkl)))
         r1, count = np.mean(rows, axis=0)
         texts.append(f"{r1:5.2f}/{count:4.0f}")
     print(f"{label:38s}", "  ".join(texts), flush=True)

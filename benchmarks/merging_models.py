@@ -21,13 +21,15 @@ SETS = ((4, (711, 712, 713)), (60, (721, 722)), (250, (731,)))
 
 
 def r1(simulated, model):
-    """R1 in % and the number of reflections; of a few crystals also of those measured once."""
-    settings = Merging(partiality=model, min_measurements=1 if len(simulated.scale) < 10 else 2)
+    """R1 in % and the number of reflections recorded at least twice; of a few crystals also of those recorded once."""
+    fewest = 1 if len(simulated.scale) < 10 else 2
+    settings = Merging(partiality=model, min_measurements=fewest)
     merged = merge_observations(
         simulated.crystals, simulated.reflections, CELL, space_group(SPACE_GROUP), settings
     ).reflections
-    hkl = np.stack([merged[name] for name in "hkl"], axis=1)
-    return (100 * agreement(hkl, merged["I"], simulated)[0] if len(hkl) > 5 else np.nan), len(hkl)
+    own = merged["n"] >= fewest
+    hkl = np.stack([merged[name] for name in "hkl"], axis=1)[own]
+    return (100 * agreement(hkl, merged["I"][own], simulated)[0] if len(hkl) > 5 else np.nan), len(hkl)
 
 
 def measure():
