@@ -184,11 +184,11 @@ def test_the_right_cell_is_accepted(simulated):
 
 
 def test_random_peaks_give_no_lattice(simulated):
-    """At most 1 % of 300 lists of random peaks."""
+    """At most 1 % of 150 lists of random peaks (`benchmarks/noise_lattices.py` has 1050)."""
     experiment = simulated.experiment("lysozyme")
     target = prepare_target(simulated.cell(experiment))
-    accepted = sum(bool(index(simulated, experiment, i, 0, (12, 30, 60)[i % 3], target)[0]) for i in range(300))
-    assert accepted <= 3
+    accepted = sum(bool(index(simulated, experiment, i, 0, (12, 30, 60)[i % 3], target)[0]) for i in range(150))
+    assert accepted <= 1
 
 
 def test_reasons_are_told(simulated):

@@ -73,15 +73,15 @@ def test_rhombohedral_on_both_kinds_of_axes(simulated):
 
 
 def test_random_peaks_are_seldom_significant(simulated):
-    """300 lists of peaks anywhere on the detector: at most 2 % significant at the cut that holds where none is calibrated."""
+    """150 lists of peaks anywhere on the detector: at most 2 % significant at the cut that holds where none is calibrated."""
     experiment = simulated.experiment("lysozyme")
     lattice = prepare_target(simulated.cell(experiment)).lattice
     chances = []
-    for index in range(300):
+    for index in range(150):
         n_peaks = (12, 30, 60)[index % 3]
         peaks, *_ = simulated.peak_list(experiment, index, 0, n_peaks)
         chances.append(index_lattice(peaks.q, np.ones(len(peaks)), lattice, DEFAULT_LOG10_P)[1])
-    assert (np.array(chances) < DEFAULT_LOG10_P).sum() <= 6
+    assert (np.array(chances) < DEFAULT_LOG10_P).sum() <= 3
     # Chance fits are about as significant whatever the number of peaks: so one cut serves all.
     assert -12.5 < np.median(chances) < -8.0
 
