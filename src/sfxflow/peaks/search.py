@@ -195,11 +195,15 @@ def _count_between(values, limit, top):
 
 
 @njit(cache=True)
-def _bright_blocks(data, block_low, block_high, block_kind, table, top):
-    """Blocks with a value above the lowest threshold of their bins, and that threshold."""
+def _bright_pixels(data, bins, block_low, block_high, block_kind, table, top):
+    """Pixels above the threshold of their bin, in order.
+
+    A block is looked at again only if it has a value above the lowest threshold of its bins: for most pixels the bin, elsewhere in
+    memory, is never looked up.
+    """
     n_blocks = block_kind.size
-    found = np.empty(n_blocks, dtype=np.int64)
-    limits = np.empty(n_blocks, dtype=data.dtype)
+    thresholds = table[0]
+    found = np.empty(4096, dtype=np.int64)
     n_found = 0
     level_of = np.zeros(table.shape[1] + 1, dtype=np.int64)
     for length in range(2, level_of.size):
@@ -212,16 +216,22 @@ def _bright_blocks(data, block_low, block_high, block_kind, table, top):
         limit = min(table[level, low], table[level, high + 1 - (1 << level)])
         first = block * BLOCK
         if first + BLOCK > data.size:
-            # The last one is shorter: let the search look at it.
+            # The last one is shorter.
             count = np.uint16(1)
         elif block_kind[block] == BLOCK_GOOD:
             count = _count_above(data[first : first + BLOCK], limit)
         else:
             count = _count_between(data[first : first + BLOCK], limit, top)
-        # Written always and kept if it counts: a branch here would be guessed wrong too often.
-        found[n_found], limits[n_found] = block, limit
-        n_found += count > 0
-    return found[:n_found], limits[:n_found]
+        if count == 0:
+            continue
+        if n_found + BLOCK > found.size:
+            found = doubled(found)
+        for pixel in range(first, min(first + BLOCK, data.size)):
+            value = data[pixel]
+            if value > limit and value > thresholds[bins[pixel]] and not value > top:
+                found[n_found] = pixel
+                n_found += 1
+    return found[:n_found]
 
 
 @njit(cache=True)
@@ -295,100 +305,93 @@ def _search(
     pixels = np.empty(4096, dtype=np.int64)
     n_pixels = 0
     panel = 0
-    blocks, limits = _bright_blocks(data, block_low, block_high, block_kind, table, top)
-    # Most pixels are below the threshold of any bin near them; then their own bin, elsewhere in memory, need not be looked up.
+    # Most pixels are below the threshold of any bin: then their own need not be looked up.
     least = thresholds.min()
-    for position in range(blocks.size):
-        block, limit = blocks[position], limits[position]
-        for seed in range(block * BLOCK, min((block + 1) * BLOCK, data.size)):
-            if not data[seed] > limit:
-                continue
-            if not data[seed] > thresholds[bins[seed]] or data[seed] > top or visited[seed]:
-                continue
-            if good.size > 0 and not good[seed]:
-                continue
-            row, column = seed // width, seed % width
-            panel = _panel_at(bounds, row, column, panel)
-            first_row, end_row, first_column, end_column = bounds[panel]
-            if row == first_row or row == end_row - 1 or column == first_column or column == end_column - 1:
-                continue
-            begin = n_pixels
-            if n_pixels == pixels.size:
-                pixels = doubled(pixels)
-            pixels[n_pixels] = seed
-            n_pixels += 1
-            visited[seed] = 1
-            head = begin
-            while head < n_pixels:
-                at_row, at_column = pixels[head] // width, pixels[head] % width
-                head += 1
-                for r in range(max(at_row - 1, first_row), min(at_row + 2, end_row)):
-                    for c in range(max(at_column - 1, first_column), min(at_column + 2, end_column)):
-                        pixel = r * width + c
-                        if not data[pixel] > least:
-                            continue
-                        if visited[pixel] or not data[pixel] > thresholds[bins[pixel]] or data[pixel] > top:
-                            continue
-                        if good.size > 0 and not good[pixel]:
-                            continue
-                        if n_pixels == pixels.size:
-                            pixels = doubled(pixels)
-                        pixels[n_pixels] = pixel
-                        n_pixels += 1
-                        visited[pixel] = 1
-            count = n_pixels - begin
-            if count < min_pixels or count > max_pixels:
-                continue
-            # Centre for the local background: weighted by the height above the radial bin's mean.
-            weight, at_row_sum, at_column_sum, maximum = 0.0, 0.0, 0.0, -np.inf
-            for i in range(begin, n_pixels):
-                value = np.float64(data[pixels[i]])
-                height = abs(value - mean[bins[pixels[i]]])
-                weight += height
-                at_row_sum += height * (pixels[i] // width)
-                at_column_sum += height * (pixels[i] % width)
-                maximum = max(maximum, value)
-            if not weight > 0.0:
-                continue
-            background, spread, n_background, brightest = _local_background(
-                data,
-                width,
-                bounds[panel],
-                bins,
-                thresholds,
-                good,
-                lowest,
-                top,
-                np.int64(np.rint(at_row_sum / weight)),
-                np.int64(np.rint(at_column_sum / weight)),
-                background_radius,
-            )
-            if n_background < _MIN_BACKGROUND_PIXELS:
-                b = bins[seed]
-                background, spread, n_background, brightest = mean[b], variance[b], 1, -np.inf
-            # Photons scatter about the mean even where the few pixels around the peak happen not to: by Poisson's law, and
-            # where they are all empty as if they held one photon.
-            spread = max(spread, gain * background, gain * gain / n_background)
-            intensity, weight, at_row_sum, at_column_sum = 0.0, 0.0, 0.0, 0.0
-            for i in range(begin, n_pixels):
-                value = np.float64(data[pixels[i]])
-                intensity += value - background
-                weight += value
-                at_row_sum += value * (pixels[i] // width)
-                at_column_sum += value * (pixels[i] % width)
-            if intensity < min_snr * np.sqrt(spread) or maximum < brightest or not weight > 0.0:
-                continue
-            if n_rows == rows.shape[0]:
-                rows = doubled_rows(rows)
-            rows[n_rows, 0] = at_column_sum / weight + 0.5
-            rows[n_rows, 1] = at_row_sum / weight + 0.5
-            rows[n_rows, 2] = intensity
-            rows[n_rows, 3] = intensity / np.sqrt(spread) if spread > 0.0 else np.inf
-            rows[n_rows, 4] = count
-            rows[n_rows, 5] = maximum
-            rows[n_rows, 6] = panel
-            rows[n_rows, 7] = background
-            n_rows += 1
+    for seed in _bright_pixels(data, bins, block_low, block_high, block_kind, table, top):
+        if visited[seed] or (good.size > 0 and not good[seed]):
+            continue
+        row, column = seed // width, seed % width
+        panel = _panel_at(bounds, row, column, panel)
+        first_row, end_row, first_column, end_column = bounds[panel]
+        if row == first_row or row == end_row - 1 or column == first_column or column == end_column - 1:
+            continue
+        begin = n_pixels
+        if n_pixels == pixels.size:
+            pixels = doubled(pixels)
+        pixels[n_pixels] = seed
+        n_pixels += 1
+        visited[seed] = 1
+        head = begin
+        while head < n_pixels:
+            at_row, at_column = pixels[head] // width, pixels[head] % width
+            head += 1
+            for r in range(max(at_row - 1, first_row), min(at_row + 2, end_row)):
+                for c in range(max(at_column - 1, first_column), min(at_column + 2, end_column)):
+                    pixel = r * width + c
+                    if not data[pixel] > least:
+                        continue
+                    if visited[pixel] or not data[pixel] > thresholds[bins[pixel]] or data[pixel] > top:
+                        continue
+                    if good.size > 0 and not good[pixel]:
+                        continue
+                    if n_pixels == pixels.size:
+                        pixels = doubled(pixels)
+                    pixels[n_pixels] = pixel
+                    n_pixels += 1
+                    visited[pixel] = 1
+        count = n_pixels - begin
+        if count < min_pixels or count > max_pixels:
+            continue
+        # Centre for the local background: weighted by the height above the radial bin's mean.
+        weight, at_row_sum, at_column_sum, maximum = 0.0, 0.0, 0.0, -np.inf
+        for i in range(begin, n_pixels):
+            value = np.float64(data[pixels[i]])
+            height = abs(value - mean[bins[pixels[i]]])
+            weight += height
+            at_row_sum += height * (pixels[i] // width)
+            at_column_sum += height * (pixels[i] % width)
+            maximum = max(maximum, value)
+        if not weight > 0.0:
+            continue
+        background, spread, n_background, brightest = _local_background(
+            data,
+            width,
+            bounds[panel],
+            bins,
+            thresholds,
+            good,
+            lowest,
+            top,
+            np.int64(np.rint(at_row_sum / weight)),
+            np.int64(np.rint(at_column_sum / weight)),
+            background_radius,
+        )
+        if n_background < _MIN_BACKGROUND_PIXELS:
+            b = bins[seed]
+            background, spread, n_background, brightest = mean[b], variance[b], 1, -np.inf
+        # Photons scatter about the mean even where the few pixels around the peak happen not to: by Poisson's law, and
+        # where they are all empty as if they held one photon.
+        spread = max(spread, gain * background, gain * gain / n_background)
+        intensity, weight, at_row_sum, at_column_sum = 0.0, 0.0, 0.0, 0.0
+        for i in range(begin, n_pixels):
+            value = np.float64(data[pixels[i]])
+            intensity += value - background
+            weight += value
+            at_row_sum += value * (pixels[i] // width)
+            at_column_sum += value * (pixels[i] % width)
+        if intensity < min_snr * np.sqrt(spread) or maximum < brightest or not weight > 0.0:
+            continue
+        if n_rows == rows.shape[0]:
+            rows = doubled_rows(rows)
+        rows[n_rows, 0] = at_column_sum / weight + 0.5
+        rows[n_rows, 1] = at_row_sum / weight + 0.5
+        rows[n_rows, 2] = intensity
+        rows[n_rows, 3] = intensity / np.sqrt(spread) if spread > 0.0 else np.inf
+        rows[n_rows, 4] = count
+        rows[n_rows, 5] = maximum
+        rows[n_rows, 6] = panel
+        rows[n_rows, 7] = background
+        n_rows += 1
     for i in range(n_pixels):
         visited[pixels[i]] = 0
     return rows[:n_rows]
