@@ -39,8 +39,6 @@ BENCHMARKS = {
     "against_partialator": "Merged data against the truth, beside partialator",
     "merging_models": "Partiality models of merging",
     "error_model": "Error model",
-    "splits": "Groups, Friedel mates and their differences",
-    "merging_models": "Partiality models",
     "merging": "Speed of merging",
     "merging_scale": "Merging of many observations",
     "splits": "Differences of groups and of Friedel mates",
