@@ -35,7 +35,7 @@ class Run:
         self.hkl = collector.numbers.reflections()
         self.q = inverse_resolution(self.hkl, collector.cell) if len(self.hkl) else np.empty(0)
         operations = collector.numbers.group.operations()
-        self.multiplicity = operations.epsilon_factor_without_centering_array(self.hkl).astype(float)
+        self.epsilon = operations.epsilon_factor_without_centering_array(self.hkl).astype(float)
         n = len(self.shape)
         self.state = np.zeros((n, kernels.N_PARAMETERS))
         self.quality = np.zeros((n, 4 + kernels.N_PARAMETERS))
@@ -127,7 +127,7 @@ class Run:
         information = self.total[:, 1]
         # `current` stays as it is: it belongs to the pass that made the sums
         merged = np.divide(self.total[:, 0], information, where=information > 0, out=np.zeros_like(information))
-        self.prior = scaling.prior_intensity(self.q, merged, information, self.prior, self.multiplicity)
+        self.prior = scaling.prior_intensity(self.q, merged, information, self.prior, self.epsilon)
 
     def fit(self, fitted, steps, robust):
         """Fit the crystals; returns the sums for the curve."""

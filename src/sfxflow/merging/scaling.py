@@ -59,7 +59,7 @@ def start(run):
         shell = np.minimum((q2 / edges[1]).astype(int), _N_SHELLS - 1)
         above += np.bincount(shell, height * intensity / scale[crystal], _N_SHELLS)
         below += np.bincount(shell, height**2, _N_SHELLS)
-    return np.log(scale), run.multiplicity * _interpolated(run.q, edges, above, below)
+    return np.log(scale), run.epsilon * _interpolated(run.q, edges, above, below)
 
 
 def _first_view(run, block):
@@ -74,19 +74,19 @@ def _first_view(run, block):
     return crystal, q2, height, np.asarray(block.columns["intensity"], float)
 
 
-def prior_intensity(q, merged, information, previous, multiplicity):
+def prior_intensity(q, merged, information, previous, epsilon):
     """Expected intensity of each reflection, from merged intensities (`information` is 1/variance) at its resolution.
 
     The scatter about it is that of Wilson (1949), Acta Cryst. 2, 318-321, doi:10.1107/S0365110X49000813. It is higher by the
-    `multiplicity` (the factor epsilon) where operations of the point group leave the reflection as it is.
+    factor `epsilon` where operations of the point group leave the reflection as it is.
     """
     edges = np.linspace(0, q.max() ** 2 * 1.0001, _N_SHELLS + 1)
     shell = np.minimum((q**2 / edges[1]).astype(int), _N_SHELLS - 1)
     # the intensities scatter about their mean by Wilson's law (standard deviation = mean) besides their own uncertainty
     weight = information / (information * previous**2 + 1.0)
-    above = np.bincount(shell, weight * multiplicity * merged, _N_SHELLS)
-    below = np.bincount(shell, weight * multiplicity**2, _N_SHELLS)
-    return multiplicity * _interpolated(q, edges, above, below)
+    above = np.bincount(shell, weight * epsilon * merged, _N_SHELLS)
+    below = np.bincount(shell, weight * epsilon**2, _N_SHELLS)
+    return epsilon * _interpolated(q, edges, above, below)
 
 
 def _interpolated(q, edges, above, below):
