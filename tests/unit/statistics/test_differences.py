@@ -158,7 +158,10 @@ def test_simulated_difference_is_found(two_states):
     true = {tuple(row): d for row, d in zip(simulated.hkl.tolist(), simulated.truth["second_state"], strict=True)}
     expected = np.array([true[tuple(row)] for row in found.hkl.tolist()])
     assert len(expected) > 1000
-    assert np.corrcoef(found.DI, expected)[0, 1] > 0.95
+    # reflections that one of the groups recorded once are there too, with the uncertainty that they have
+    often = (groups["light"]["n"][found.rows1] > 1) & (groups["dark"]["n"][found.rows2] > 1)
+    assert often.mean() > 0.8
+    assert np.corrcoef(found.DI[often], expected[often])[0, 1] > 0.95
     # one scale for both: slope 1 once the scale of the merged data is known
     slope = np.sum(found.DI * expected / found.sigDI**2) / np.sum(expected**2 / found.sigDI**2)
     rows = [groups["dark"]["I"][found.rows2], np.array([dict(zip(map(tuple, simulated.hkl.tolist()), simulated.intensity, strict=True))[tuple(row)] for row in found.hkl.tolist()])]  # fmt: skip
