@@ -45,7 +45,7 @@ class Names:
             self.letters[row, : len(name)] = np.frombuffer(name, dtype=np.uint8)
 
 
-def read_rows(data, start, stop, n_columns, names=None):
+def read_rows(data, start, stop, n_rows, n_columns, names=None):
     """Rows of numbers.
 
     Parameters
@@ -53,6 +53,8 @@ def read_rows(data, start, stop, n_columns, names=None):
     data : ndarray of uint8
     start, stop : int
         Part of `data` that holds whole lines.
+    n_rows : int
+        How many.
     n_columns : int
         Numbers in each row. '-' is read as NaN.
     names : Names, optional
@@ -70,7 +72,6 @@ def read_rows(data, start, stop, n_columns, names=None):
     BadRow
         A line has more or fewer columns, or one that is no number.
     """
-    n_rows = int(np.count_nonzero(data[start:stop] == 10))
     values, number = np.empty((n_rows, n_columns)), np.zeros(n_rows, dtype=np.int32)
     known = Names() if names is None else names
     row = 0

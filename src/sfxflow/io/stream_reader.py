@@ -10,7 +10,9 @@ from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 
+from sfxflow.buffers import doubled_rows
 from sfxflow.errors import InputError
 from sfxflow.io.number_rows import BadRow, Names, read_rows
 
@@ -19,10 +21,25 @@ _BEGIN, _END = b"----- Begin chunk -----\n", b"----- End chunk -----\n"
 _PEAKS, _END_OF_PEAKS = b"Peaks from peak search\n", b"End of peak list\n"
 _CRYSTAL, _END_OF_CRYSTAL = b"--- Begin crystal\n", b"--- End crystal\n"
 _REFLECTIONS, _END_OF_REFLECTIONS = b"Reflections measured after indexing\n", b"End of reflections\n"
+_MARKS = {
+    line: line
+    for line in (
+        _BEGIN, _END, _PEAKS, _END_OF_PEAKS, _CRYSTAL, _END_OF_CRYSTAL, _REFLECTIONS, _END_OF_REFLECTIONS,
+    )
+}  # fmt: skip
+_EDGES = (_BEGIN, _END)
+#: Where a stream is cut off, by the last mark in it.
+_IN_PART = {
+    _PEAKS: "in a list of peaks",
+    _CRYSTAL: "in a crystal",
+    _REFLECTIONS: "in a table of reflections",
+    _END_OF_REFLECTIONS: "in a crystal",
+}
 _GEOMETRY = "----- Begin geometry file -----\n", "----- End geometry file -----\n"
 _CELL = "----- Begin unit cell -----\n", "----- End unit cell -----\n"
 _METHODS = "Indexing methods selected: "
 _GZIP = b"\x1f\x8b"
+_NEW_LINE = b"\n"
 _BLOCK = 8 << 20
 #: The first line is looked for in this many bytes.
 _START = 4096
@@ -192,6 +209,15 @@ class StreamFrame(NamedTuple):
     text: str
 
 
+class _Mark(NamedTuple):
+    """A line at which a part begins or ends: the line, its place in the block, and its number in the block, from 0."""
+
+    what: bytes
+    start: int
+    stop: int
+    line: int
+
+
 class StreamReader:
     """Frames of a stream, one after the other: iterate over it, once.
 
@@ -227,20 +253,20 @@ class StreamReader:
         self._blocks = _blocks(path)
         start = next(self._blocks, b"")
         version = _version(path, start)
-        if version != (2, 3):
-            if version[0] != 2 or version[1] not in _COLUMNS:
-                raise InputError(
-                    f"{path}: is a CrystFEL stream of format {version[0]}.{version[1]}; formats 2.0 to 2.3 can be read. "
-                    "Write it again with CrystFEL 0.6 to 0.12"
-                )
+        if version[0] != 2 or version[1] not in _COLUMNS:
+            raise InputError(
+                f"{path}: is a CrystFEL stream of format {version[0]}.{version[1]}; formats 2.0 to 2.3 can be read. "
+                "Write it again with CrystFEL 0.6 to 0.12"
+            )
         while _BEGIN not in start:
             block = next(self._blocks, b"")
             if not block:
                 break
             start += block
         length = start.find(_BEGIN)
-        self._rest, self._offset = (b"", len(start)) if length < 0 else (start[length:], length)
-        text = _text(start if length < 0 else start[:length])
+        length = len(start) if length < 0 else length
+        self._rest, text = start[length:], _text(start[:length])
+        self._n_lines = text.count("\n")
         self.header = _header(path, text, version)
         self._names = Names(
             dict.fromkeys(name for name in _PANEL.findall(self.header.geometry) if not name.startswith("bad"))
@@ -252,43 +278,43 @@ class StreamReader:
         return self._names.names
 
     def __iter__(self):
-        data, place, wanted = self._rest, 0, _BLOCK
+        data, wanted = self._rest, _BLOCK
         self._rest = b""
         while True:
             numbers = np.frombuffer(data, dtype=np.uint8)
-            while True:
-                begin = data.find(_BEGIN, place)
-                if begin < 0:
-                    # The next block may bring the rest of a first line.
-                    self._stray(data, place, keep := max(place, data.rfind(b"\n", place) + 1))
-                    place = keep
-                    break
-                self._stray(data, place, begin)
-                end = data.find(_END, begin)
-                if end < 0:
-                    place = begin
-                    break
-                again = data.find(_BEGIN, begin + len(_BEGIN), end)
-                if again >= 0:
-                    self.n_begun += 1
-                    self._report(self._offset + again, "another frame begins before the one above it has ended")
-                    place = again
+            marks, n_lines = _marks(data, numbers)
+            done, i = 0, 0
+            while i < len(marks):
+                last = next((j for j in range(i + 1, len(marks)) if marks[j].what in _EDGES), None)
+                if marks[i].what != _BEGIN:
+                    if marks[i].what == _END:
+                        self._report(marks[i].line, "a frame ends that has not begun")
+                    i += 1
                     continue
-                place = end + len(_END)
+                if last is None:
+                    break
+                self._note_stray(data[done : marks[i].start])
                 self.n_begun += 1
+                if marks[last].what == _BEGIN:
+                    self._report(marks[last].line, "another frame begins before the one above it has ended")
+                    i, done = last, marks[last].start
+                    continue
                 self.n_ended += 1
-                frame = self._frame_or_none(data, numbers, begin + len(_BEGIN), end)
+                frame = self._frame_or_none(data, numbers, marks[i : last + 1])
+                i, done = last + 1, marks[last].stop
                 if frame is not None:
                     yield frame
+            # What follows is a frame whose end is not read yet, or no frame at all.
+            keep = marks[i] if i < len(marks) else _Mark(b"", *_last_line(data), n_lines)
+            self._note_stray(data[done : keep.start])
             block = self._more(wanted)
             if not block and data.endswith(_END[:-1]):
                 block = b"\n"
             if not block:
-                self._finish(data, place)
+                self._finish(data[keep.start :], marks[i:], n_lines)
                 return
-            del numbers
-            self._offset += place
-            data, place = data[place:] + block, 0
+            self._n_lines += keep.line
+            data = data[keep.start :] + block
             # Twice as much each time while one frame is larger than what is read at a time.
             wanted = max(_BLOCK, len(data))
 
@@ -302,70 +328,59 @@ class StreamReader:
             size += len(block)
         return b"".join(parts)
 
-    def _stray(self, data, start, stop):
-        """Note lines that stand outside of frames."""
-        if stop - start > 1 and data[start:stop].strip():
+    def _note_stray(self, between):
+        """Note text that stands outside of frames: the header of a second stream, where two were put together."""
+        if between.strip():
             self.unknown["text between frames"] += 1
 
-    def _finish(self, data, place):
-        """At the end of the file: whether a frame is left that has begun."""
-        begin = data.find(_BEGIN, place)
-        tail = data[place:]
-        if begin < 0:
-            if tail.strip():
-                self._report(self._offset + len(data), f"the stream is cut off within a line ({_shown(tail)})")
+    def _finish(self, rest, marks, n_lines):
+        """At the end of the file: whether a frame or a line is left that has begun."""
+        if not rest.strip():
             return
-        self.n_begun += 1
-        again = data.find(_BEGIN, begin + 1)
-        if again >= 0:
-            self._report(self._offset + again, "another frame begins before the one above it has ended")
-            self._finish(data, again)
-            return
-        self._report(self._offset + len(data), f"the stream is cut off {_where_cut(data[begin:])}")
+        self.n_begun += bool(marks)
+        where = _IN_PART.get(marks[-1].what, "in a frame") if marks else ""
+        if not rest.endswith(b"\n"):
+            where += f"{', ' if where else ''}within a line ({_shown(rest[rest.rfind(_NEW_LINE) + 1 :])})"
+        self._report(n_lines, f"the stream is cut off {where}")
 
-    def _report(self, offset, what):
-        message = f"{self.path}, line {_line_number(self.path, offset)}: {what}"
+    def _report(self, line, what):
+        """A frame that is damaged at a line of the block, counted from 0."""
+        message = f"{self.path}, line {self._n_lines + line + 1}: {what}"
         if not self._skip_damaged:
             raise InputError(f"{message}; run the program that wrote it again, or copy the file again")
         self.damaged.append(message)
 
-    def _frame_or_none(self, data, numbers, start, stop):
+    def _frame_or_none(self, data, numbers, marks):
         try:
-            return self._frame(data, numbers, start, stop)
+            return self._frame(data, numbers, marks)
         except BadRow as error:
-            end = data.find(b"\n", error.offset)
-            line = _shown(data[error.offset : end])
-            self._report(
-                self._offset + error.offset,
-                f"{line} is not a row of the table (of stream format 2.{self.header.version[1]})",
-            )
+            line = data.count(b"\n", 0, error.offset)
+            row = _shown(data[error.offset : data.find(b"\n", error.offset)])
+            self._report(line, f"{row} is not a row of this table (stream format 2.{self.header.version[1]})")
         except _BadField as error:
-            self._report(self._offset + start, f"in the frame that begins here: {error}")
+            self._report(marks[0].line, f"in the frame that begins here: {error}")
         return None
 
-    def _frame(self, data, numbers, start, stop):
-        crystal = data.find(_CRYSTAL, start, stop)
-        head_end = stop if crystal < 0 else crystal
-        peaks, text = None, ""
-        table = data.find(_PEAKS, start, head_end)
-        if table >= 0:
-            end = data.find(_END_OF_PEAKS, table, head_end)
-            if end < 0:
-                raise _BadField(f"its peak list has no line {_shown(_END_OF_PEAKS)}")
-            peaks = self._peaks(numbers, data.find(b"\n", table + len(_PEAKS)) + 1, end)
-            text = _text(data[start:table] + data[end + len(_END_OF_PEAKS) : head_end])
-        else:
-            text = _text(data[start:head_end])
-        crystals = []
-        while crystal >= 0:
-            end = data.find(_END_OF_CRYSTAL, crystal, stop)
-            if end < 0:
-                raise _BadField(f"a crystal has no line {_shown(_END_OF_CRYSTAL)}")
-            crystals.append(self._crystal(data, numbers, crystal + len(_CRYSTAL), end))
-            crystal = data.find(_CRYSTAL, end, stop)
-            after = data[end + len(_END_OF_CRYSTAL) : stop if crystal < 0 else crystal]
-            text += _text(after) if after else ""
-        return self._made_frame(text, peaks, tuple(crystals))
+    def _frame(self, data, numbers, marks):
+        peaks, crystals, i = None, [], 1
+        parts, at = [], marks[0].stop
+        while i < len(marks) - 1:
+            start = marks[i]
+            if start.what == _PEAKS and peaks is None and marks[i + 1].what == _END_OF_PEAKS:
+                values, panel = self._rows(data, numbers, start, marks[i + 1], 4)
+                peaks = StreamPeaks(values[:, 0], values[:, 1], values[:, 2] / 10.0, values[:, 3], panel)
+                last = i + 1
+            elif start.what == _CRYSTAL:
+                last = next((j for j in range(i, len(marks)) if marks[j].what == _END_OF_CRYSTAL), None)
+                if last is None:
+                    raise _BadField(f"a crystal has no line {_shown(_END_OF_CRYSTAL)}")
+                crystals.append(self._crystal(data, numbers, marks[i : last + 1]))
+            else:
+                raise _BadField(f"{_shown(start.what)} does not belong where it stands, or its end is missing")
+            parts.append(data[at : start.start])
+            at, i = marks[last].stop, last + 1
+        parts.append(data[at : marks[-1].start])
+        return self._made_frame(_text(b"".join(parts)), peaks, tuple(crystals))
 
     def _made_frame(self, text, peaks, crystals):
         notes = self._notes(text, _FRAME_KEYS)
@@ -412,30 +427,29 @@ class StreamReader:
                 self.unknown[key] += 1
         return notes
 
-    def _peaks(self, numbers, start, stop):
-        values, panel = self._rows(numbers, start, stop, 4)
-        return StreamPeaks(values[:, 0], values[:, 1], values[:, 2] / 10.0, values[:, 3], panel)
+    def _rows(self, data, numbers, start, end, n_columns):
+        """Numbers and panels of the rows between two marks, of which the first line says what the columns are."""
+        first = data.find(b"\n", start.stop, end.start) + 1 or start.stop
+        names = self._names if self.header.version == (2, 3) else None
+        return read_rows(numbers, first, end.start, max(end.line - start.line - 2, 0), n_columns, names)
 
-    def _rows(self, numbers, start, stop, n_columns):
-        return read_rows(numbers, start, stop, n_columns, self._names if self.header.version == (2, 3) else None)
-
-    def _crystal(self, data, numbers, start, stop):
-        table = data.find(_REFLECTIONS, start, stop)
+    def _crystal(self, data, numbers, marks):
         n_columns, places = _COLUMNS[self.header.version[1]]
-        values, panel = np.empty((0, n_columns)), np.empty(0, dtype=np.int32)
-        if table < 0:
-            text = _text(data[start:stop])
+        what = [mark.what for mark in marks]
+        has_table = what == [_CRYSTAL, _REFLECTIONS, _END_OF_REFLECTIONS, _END_OF_CRYSTAL]
+        if has_table:
+            values, panel = self._rows(data, numbers, marks[1], marks[2], n_columns)
+            text = _text(data[marks[0].stop : marks[1].start] + data[marks[2].stop : marks[3].start])
+        elif len(what) == 2:
+            values, panel = np.empty((0, n_columns)), np.empty(0, dtype=np.int32)
+            text = _text(data[marks[0].stop : marks[1].start])
         else:
-            end = data.find(_END_OF_REFLECTIONS, table, stop)
-            if end < 0:
-                raise _BadField(f"a crystal's reflections have no line {_shown(_END_OF_REFLECTIONS)}")
-            values, panel = self._rows(numbers, data.find(b"\n", table + len(_REFLECTIONS)) + 1, end, n_columns)
-            text = _text(data[start:table] + data[end + len(_END_OF_REFLECTIONS) : stop])
+            raise _BadField(f"a crystal's table of reflections has no line {_shown(_END_OF_REFLECTIONS)}")
         if -1 in places:
             values = np.column_stack([values, np.full(len(values), np.nan)])
         notes = self._notes(text, _CRYSTAL_KEYS)
         n_reflections = int(_first_number(notes, "num_reflections", -1))
-        self.n_miscounted += table >= 0 and n_reflections not in (-1, len(values))
+        self.n_miscounted += has_table and n_reflections not in (-1, len(values))
         limit = _first_number(notes, "diffraction_resolution_limit", np.nan)
         return StreamCrystal(
             reciprocal=np.array([_numbers(notes, name, 3) for name in ("astar", "bstar", "cstar")]).T / 10.0,
@@ -450,7 +464,7 @@ class StreamReader:
             hkl=values[:, places[:3]].astype(np.int32),
             values=values[:, places[3:]],
             panel=panel,
-            has_table=table >= 0,
+            has_table=has_table,
             notes=notes,
             text=text,
         )
@@ -487,15 +501,37 @@ def _blocks(path):
         raise InputError(f"{path}: the stream can't be read ({error.strerror or error})") from None
 
 
-def _line_number(path, offset):
-    """Number of the line at a place of the file (as `_blocks` gives it)."""
-    number = 1
-    for block in _blocks(path):
-        number += block[:offset].count(b"\n")
-        offset -= len(block)
-        if offset <= 0:
-            break
-    return number
+def _last_line(data):
+    """Place of the last line, where it has no end, and of the end of the data."""
+    return data.rfind(b"\n") + 1, len(data)
+
+
+def _marks(data, numbers):
+    """The lines at which a frame, a crystal or a table begins or ends, and the number of all whole lines."""
+    found, n_lines = _lines_that_may_be_marks(numbers)
+    marks = []
+    for start, stop, line in found.tolist():
+        what = _MARKS.get(data[start:stop])
+        if what is not None:
+            marks.append(_Mark(what, start, stop, line))
+    return marks, n_lines
+
+
+@njit(cache=True)
+def _lines_that_may_be_marks(data):
+    """Start, end and number of the lines that begin with one of -EPR."""
+    found, n, n_lines, start = np.empty((1024, 3), np.int64), 0, 0, 0
+    for i in range(data.size):
+        if data[i] == 10:
+            first = data[start]
+            if first == 45 or first == 69 or first == 80 or first == 82:
+                if n == len(found):
+                    found = doubled_rows(found)
+                found[n, 0], found[n, 1], found[n, 2] = start, i + 1, n_lines
+                n += 1
+            n_lines += 1
+            start = i + 1
+    return found[:n], n_lines
 
 
 def _version(path, start):
@@ -528,7 +564,7 @@ def _header(path, text, version):
 
 
 def _between(path, text, markers, what):
-    before, begin, rest = text.partition(markers[0])
+    _, begin, rest = text.partition(markers[0])
     if not begin:
         return ""
     inside, end, _ = rest.partition(markers[1])
@@ -547,21 +583,6 @@ def _shown(data):
     """A line for a message: its beginning, quoted."""
     line = data.decode("utf-8", "replace").strip("\n")
     return repr(line if len(line) <= 80 else line[:77] + "...")
-
-
-def _where_cut(data):
-    """Where within a frame the file ends."""
-    if data.rfind(_PEAKS) > data.rfind(_END_OF_PEAKS):
-        part = "in a list of peaks"
-    elif data.rfind(_REFLECTIONS) > data.rfind(_END_OF_REFLECTIONS):
-        part = "in a table of reflections"
-    elif data.rfind(_CRYSTAL) > data.rfind(_END_OF_CRYSTAL):
-        part = "in a crystal"
-    else:
-        part = "in a frame"
-    return part + (
-        "" if data.endswith(b"\n") else f", within a line ({_shown(data[data.rfind(chr(10).encode()) + 1 :])})"
-    )
 
 
 def _first_number(notes, key, default=None):
@@ -604,7 +625,7 @@ def _shift(notes):
     text = notes.get("predict_refine/det_shift x")
     if text is None:
         return (np.nan, np.nan)
-    x, separator, y = text.removesuffix(" mm").partition(" y = ")
+    x, _, y = text.removesuffix(" mm").partition(" y = ")
     try:
         return (float(x) * 1e-3, float(y) * 1e-3)
     except ValueError:
