@@ -24,6 +24,7 @@ include: "workflow/rules/merging.smk"
 include: "workflow/rules/figures_of_merit.smk"
 include: "workflow/rules/export.smk"
 include: "workflow/rules/stream.smk"
+include: "workflow/rules/comparison.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -38,4 +39,5 @@ rule all:
             dataset=DATASETS,
             file=["merged.mtz", "figures_of_merit.json"],
         ),
+        compared("results/comparison.tsv"),
         split_files(groups=["merged.mtz"], differences=["difference.mtz"]),

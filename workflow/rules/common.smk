@@ -246,6 +246,24 @@ def geometries_of_dataset(wildcards):
     return list(dict.fromkeys(RUNS[run]["geometry"] for run in runs_of_dataset(wildcards)))
 
 
+def references():
+    """The references of all datasets."""
+    return sorted({config["datasets"][name]["reference"] for name in DATASETS} - {None})
+
+
+def runs_and_references():
+    """Runs and reference of each dataset, as JSON with sorted keys."""
+    known = {name: {"runs": [], "reference": config["datasets"][name]["reference"]} for name in DATASETS}
+    for run, row in RUNS.items():
+        known[row["dataset"]]["runs"].append(run)
+    return json.dumps(known, sort_keys=True)
+
+
+def compared(path):
+    """`path` where there is more than one engine or merger to compare."""
+    return [path] if len(config["engines"]) * len(config["mergers"]) > 1 else []
+
+
 def reference_of_ambiguity(wildcards):
     """The dataset's reference, where the settings say that it is used."""
     used = config["ambiguity"]["resolve"] and config["ambiguity"]["reference"] != "none"

@@ -7,6 +7,7 @@ Needs    results/{engine}/runs/{run}/frames.tsv
          results/{engine}/merged/{merger}/{dataset}/figures_of_merit.json
          results/{engine}/cell/{dataset}/clusters.json where the config names no cell
          results/{engine}/merged/builtin/{dataset}/split/... where a dataset is split
+         results/comparison.json where there is more than one engine or merger
 Provides results/report/index.html
 
 Proposed geometries (geometry.smk) are shown if they are there; they are no input, for the results do not depend on them.
@@ -37,6 +38,7 @@ rule report:
         cells=collect("results/{engine}/cell/{dataset}/clusters.json", engine=config["engines"], dataset=without_cell()),
         groups=split_files(groups=["figures_of_merit.json"]),
         differences=split_files(differences=["difference.json"]),
+        comparison=compared("results/comparison.json"),
     output:
         "results/report/index.html",
     log:
@@ -69,6 +71,7 @@ rule report:
             --figures-of-merit {input.figures_of_merit:q} \
             --groups {input.groups:q} \
             --differences {input.differences:q} \
+            --comparison {input.comparison:q} \
             --settings {params.settings:q} \
             --output {output:q} >{log:q} 2>&1
         """

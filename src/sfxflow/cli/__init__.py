@@ -13,6 +13,7 @@ import textwrap
 
 import sfxflow
 from sfxflow.errors import InputError
+from sfxflow.io.job_costs import cost_line
 from sfxflow.settings import STAGES, schema_of
 
 # Matrices here are tiny and the work is spread over processes: threads of the linear algebra library would only get in each other's way.
@@ -37,6 +38,7 @@ COMMANDS = {
     "figures_of_merit": "figures of merit, by shell and overall",
     "export": "write MTZ and HKL files",
     "difference": "isomorphous difference of two groups",
+    "comparison": "one table of all engines and mergers",
     "report": "write the HTML report",
     "doctor": "what is installed, what works from here, what is missing",
 }
@@ -69,6 +71,12 @@ def _settings_text(stage):
     return "\n".join(lines)
 
 
+def _cpu_seconds():
+    """User and system time of this process and of those that it waited for."""
+    usage = os.times()
+    return usage.user + usage.system + usage.children_user + usage.children_system
+
+
 def main(argv=None):
     """Run one sub-command; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
@@ -86,7 +94,10 @@ def main(argv=None):
             subparser.set_defaults(run=module.run)
     args = parser.parse_args(argv)
     try:
-        return args.run(args) or 0
+        status = args.run(args) or 0
+        if not status and (hasattr(args, "threads") or args.command == "stream"):
+            print(cost_line(_cpu_seconds()), file=sys.stderr)
+        return status
     except InputError as error:
         print(f"sfxflow {args.command}: {error}", file=sys.stderr)
         return 1

@@ -67,7 +67,7 @@ def add_arguments(parser):
 def run(args):
     """Read, compute, write; prints the overall figures."""
     settings = settings_from_json("figures_of_merit", args.settings)
-    s_range = _s_range(settings)
+    s_range = resolution_range(settings)
     if args.group and not args.merged:
         raise InputError("--group: groups are parts of a merged file; give --merged")
     dataset, origin = _from_merged(args.merged, args.group) if args.merged else _from_lists(args)
@@ -97,7 +97,7 @@ def run(args):
         print(f"WARNING: {remark}")
 
 
-def _s_range(settings):
+def resolution_range(settings):
     """Lowest and highest s = 1/d that the settings ask for, None where they leave it to the data."""
     d_max, d_min = settings.d_max, settings.d_min
     for name, value in (("d_max", d_max), ("d_min", d_min)):
@@ -117,16 +117,9 @@ def _from_merged(path, part=None):
         groups = read_groups(path, part)
         merged = groups.tables[part]
         of_group = {"group": part, "split_by": groups.by, "n_crystals": groups.n_crystals[part]}
-    group = space_group(attrs["space_group"])
-    hkl = np.column_stack([merged["h"], merged["k"], merged["l"]]).astype(np.int32)
-    crystal = Crystal(attrs["cell"], centering_of(group), rotations(group))
-    dataset = Dataset(
-        crystal,
-        Reflections(hkl, merged["I"], merged["sigI"], merged["n"]),
-        tuple(
-            Reflections(hkl, *(merged[f"{word}_{half}"] for word in ("I", "sigI", "n"))) for half in ("half1", "half2")
-        ),
-    )
+    crystal, data, halves = lists_of_merged(merged, attrs)
+    group, hkl = space_group(attrs["space_group"]), data.hkl
+    dataset = Dataset(crystal, data, halves)
     if attrs["anomalous"]:
         apart = crystal._replace(operations=rotations(group, friedel=False))
         are_halves = "I_plus_half1" in merged
@@ -141,6 +134,30 @@ def _from_merged(path, part=None):
         **of_group,
     }
     return dataset, origin
+
+
+def lists_of_merged(merged, attrs):
+    """The lists of a merged file.
+
+    Parameters
+    ----------
+    merged, attrs : dict
+        As `sfxflow.io.merged.read_merged` gives them.
+
+    Returns
+    -------
+    crystal : Crystal
+    data : Reflections
+    halves : tuple of two Reflections
+    """
+    group = space_group(attrs["space_group"])
+    hkl = np.column_stack([merged["h"], merged["k"], merged["l"]]).astype(np.int32)
+    crystal = Crystal(attrs["cell"], centering_of(group), rotations(group))
+    data = Reflections(hkl, merged["I"], merged["sigI"], merged["n"])
+    halves = tuple(
+        Reflections(hkl, *(merged[f"{word}_{half}"] for word in ("I", "sigI", "n"))) for half in ("half1", "half2")
+    )
+    return crystal, data, halves
 
 
 def _mates(merged, hkl, suffix, crystal):
@@ -210,19 +227,33 @@ def _reflections(contents):
 def _with_reference(dataset, origin, path):
     if dataset.data is None:
         raise InputError(f"{path}: a reference is compared with the merged reflections; give --hkl as well")
-    if str(path).lower().endswith(".mtz"):
-        contents = read_intensities(path)
-        n = np.ones(len(contents.hkl), dtype=np.int64)
-        reference = Reflections(contents.hkl, contents.I, contents.sigI, n)
-        operations, columns, cell = rotations(contents.group), contents.columns, contents.cell
-    else:
-        contents = read_hkl(path)
-        reference, operations, columns = _reflections(contents), _group_in_file(path, contents.point_group), "I"
-        cell = None
+    reference, operations, columns, cell = _read_reference(path)
     matched = matched_reference(dataset.data, reference, operations, dataset.crystal)
     origin = origin | {"inputs": origin["inputs"] | {"reference": path}, "reference_columns": columns}
     dataset = dataset._replace(reference=matched, reference_cell=cell, reference_operations=np.asarray(operations))
     return dataset, origin
+
+
+def read_reference(path):
+    """Reference intensities, and the rotations of the point group that they are merged in.
+
+    Raises
+    ------
+    InputError
+        Not there, or neither a reflection list (.hkl) nor an MTZ file with intensities.
+    """
+    return _read_reference(path)[:2]
+
+
+def _read_reference(path):
+    """Reflections, rotations, names of the columns, and the cell where the file has one."""
+    if str(path).lower().endswith(".mtz"):
+        contents = read_intensities(path)
+        n = np.ones(len(contents.hkl), dtype=np.int64)
+        reference = Reflections(contents.hkl, contents.I, contents.sigI, n)
+        return reference, rotations(contents.group), contents.columns, contents.cell
+    contents = read_hkl(path)
+    return _reflections(contents), _group_in_file(path, contents.point_group), "I", None
 
 
 def _write_crystfel_tables(folder, dataset, s_min, s_max, n_shells):

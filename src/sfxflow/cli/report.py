@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 
 import sfxflow
+from sfxflow.cli.result_names import names_in
 from sfxflow.errors import InputError
+from sfxflow.io.comparison import read_comparison
 from sfxflow.io.figures_of_merit import read_difference, read_figures_of_merit
 from sfxflow.io.files import provenance, written_whole
 from sfxflow.io.found_cell import read_found_cell
@@ -71,6 +73,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--differences", nargs="*", default=[], metavar="JSON", help="figures of the differences of these groups"
     )
+    parser.add_argument("--comparison", nargs="?", metavar="JSON", help="comparison of engines and mergers")
     parser.add_argument(
         "--settings", default="", metavar="JSON", help="settings of the stage; the defaults where not given"
     )
@@ -90,6 +93,7 @@ def run(args):
     datasets = _with_groups(_read_datasets(args.merged, args.figures_of_merit, runs, chunks), args)
     cells = [_read_cell(path) for path in args.cells]
     proposals = _read_proposals(args.geometries)
+    compared = read_comparison(args.comparison) if args.comparison else None
     inputs = [
         *args.frames,
         *args.cells,
@@ -99,13 +103,16 @@ def run(args):
         *args.figures_of_merit,
         *args.groups,
         *args.differences,
+        *([args.comparison] if args.comparison else []),
     ]
     this = provenance(asdict(settings), inputs)
     origins = _grouped("Unit cells", {cell.path: cell.values["provenance"] for cell in cells}, apart=True)
     origins += _origins(runs, datasets, chunks)
     origins += _grouped("Proposed geometries", {p.path: p.values["provenance"] for p in proposals}, apart=True)
+    if compared:
+        origins.append(Origin("Comparison", [args.comparison], compared["provenance"]))
     origins.append(Origin("This page", [args.output], this))
-    text = page(settings.title, f"sfxflow {sfxflow.__version__}", runs, datasets, origins, cells, proposals)
+    text = page(settings.title, f"sfxflow {sfxflow.__version__}", runs, datasets, origins, cells, proposals, compared)
     with written_whole(args.output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(f"{args.output}: {_number(len(runs), 'run')}, {_number(len(datasets), 'dataset')}")
@@ -142,7 +149,7 @@ def _read_chunk(path):
 
 
 def _read_cell(path):
-    engine, name = _names(path, "cell", 1)
+    engine, name = names_in(path, "cell", 1)
     return FoundCell(engine, name[0], str(path), read_found_cell(path))
 
 
@@ -152,7 +159,7 @@ def _read_proposals(folder):
         return []
     proposals = []
     for path in sorted(Path(folder).glob("*/*/proposal.json")):
-        engine, names = _names(path, "geometry", 2)
+        engine, names = names_in(path, "geometry", 2)
         proposals.append(Proposal(engine, *names, str(path), read_proposal(path)))
     return proposals
 
@@ -162,7 +169,7 @@ def _read_run(path, n_expected, chunks):
     made = parse_provenance(text, path)
     own = [chunks[name] for name in (_same_name(item["name"]) for item in made["inputs"]) if name in chunks]
     texts = [chunk["warning"] for chunk in own if chunk["warning"]]
-    engine, name = _names(path, "runs", 1)
+    engine, name = names_in(path, "runs", 1)
     return Run(
         engine,
         name[0],
@@ -175,15 +182,6 @@ def _read_run(path, n_expected, chunks):
         [(texts[0], len(texts))] if texts else [],
         len(own),
     )
-
-
-def _names(path, folder, n):
-    """Engine and the `n` folder names after `folder`; the path itself where it is not one of the workflow's."""
-    parts = Path(path).parts
-    place = len(parts) - n - 2
-    if place > 0 and parts[place] == folder:
-        return parts[place - 1], list(parts[place + 1 : -1])
-    return "by hand", [Path(path).name] * n
 
 
 def _read_datasets(merged_paths, figures_paths, runs, chunks):
@@ -217,7 +215,7 @@ def _with_groups(datasets, args):
 
 def _read_dataset(found, runs, chunks):
     path = found.get("merged") or found["figures"]
-    engine, (merger, name) = _names(path, "merged", 2)
+    engine, (merger, name) = names_in(path, "merged", 2)
     figures = found.pop("contents", None)
     if engine == "by hand":
         merger, name = "by hand", (figures or {}).get("dataset") or name

@@ -19,6 +19,10 @@ from sfxflow.report.markup import Html, element
 
 BLUE, ORANGE, GREY, RED, GREEN = "#0072b2", "#d55e00", "#6b6b6b", "#b00020", "#009e73"
 
+#: Lines of engines and mergers: colours that colour-blind readers tell apart (Okabe & Ito), each with a marker of its own.
+_LINE_COLOURS = (BLUE, ORANGE, GREEN, "#cc79a7", "#e69f00", "#000000", "#56b4e9")
+_MARKERS, _LINE_STYLES = "osD^vPX", ("-", "--", ":")
+
 #: What became of a frame, in the colours of the bar.
 STATUS_COLOURS = {"failed": RED, "blank": "#d9d9d9", "hit": "#e69f00", "indexed": BLUE}
 
@@ -128,6 +132,39 @@ def against_resolution(name, label, limits, series, y_label, low=None, high=None
         axes.set_ylabel(y_label)
         if len(lines) > 1:
             axes.legend(loc="best")
+
+    return drawing(name, label, draw)
+
+
+def compared_by_resolution(name, label, limits, series, y_label, low=None, high=None):
+    """As `against_resolution`, for more lines: one for each engine and merger, the same on every drawing.
+
+    Parameters
+    ----------
+    series : dict
+        Name of each engine and merger to one value a shell; None where it is not defined.
+    """
+    edges = np.array([[1.0 / d if d else np.nan for d in pair] for pair in limits], dtype=float).reshape(-1, 2)
+    middle = edges.mean(axis=1)
+    lines = {key: np.array([np.nan if v is None else v for v in values], float) for key, values in series.items()}
+    if not any(np.any(np.isfinite(values) & np.isfinite(middle)) for values in lines.values()):
+        return None
+
+    def draw(axes):
+        for number, (key, values) in enumerate(lines.items()):
+            axes.plot(
+                middle,
+                values,
+                color=_LINE_COLOURS[number % len(_LINE_COLOURS)],
+                marker=_MARKERS[number % len(_MARKERS)],
+                linestyle=_LINE_STYLES[number // len(_LINE_COLOURS) % len(_LINE_STYLES)],
+                label=key,
+            )
+        axes.set_xlim(0, np.nanmax(edges) * 1.02)
+        axes.set_ylim(low, high)
+        _resolution_axes(axes)
+        axes.set_ylabel(y_label)
+        axes.legend(loc="best")
 
     return drawing(name, label, draw)
 

@@ -2,6 +2,7 @@
 
 from sfxflow.reflections import Status
 from sfxflow.report.cell import cell_section, cell_warnings
+from sfxflow.report.comparison import comparison_section
 from sfxflow.report.contents import merged_reasons, total
 from sfxflow.report.dataset import dataset_section, dataset_title
 from sfxflow.report.figures import STATUS_COLOURS, status_bar
@@ -22,7 +23,7 @@ _STATUS_WORDS = {
 }
 
 
-def page(title, program, runs, datasets, origins, cells=(), proposals=()):
+def page(title, program, runs, datasets, origins, cells=(), proposals=(), compared=None):
     """The whole page.
 
     Parameters
@@ -33,6 +34,8 @@ def page(title, program, runs, datasets, origins, cells=(), proposals=()):
     origins : list of sfxflow.report.contents.Origin
     cells : sequence of sfxflow.report.cell.FoundCell
     proposals : sequence of sfxflow.report.geometry.Proposal
+    compared : dict, optional
+        As in comparison.json.
 
     Returns
     -------
@@ -46,6 +49,7 @@ def page(title, program, runs, datasets, origins, cells=(), proposals=()):
             + [w for proposal in proposals for w in geometry_warnings(proposal)]
         ),
         summary_section(datasets, runs),
+        comparison_section(compared),
         _frames_section(runs),
         cell_section(cells),
         geometry_section(proposals),
@@ -55,6 +59,7 @@ def page(title, program, runs, datasets, origins, cells=(), proposals=()):
     ]
     links = [
         ("summary", "Summary"),
+        *([("comparison", "Engines and mergers side by side")] if compared else []),
         ("frames", "Frames"),
         *([("cells", "Unit cells that were found")] if cells else []),
         *([("geometries", "Proposed geometries")] if proposals else []),
