@@ -10,9 +10,7 @@ from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from sfxflow.buffers import doubled_rows
 from sfxflow.errors import InputError
 from sfxflow.io.number_rows import BadRow, Names, read_rows
 
@@ -27,6 +25,7 @@ _MARKS = {
         _BEGIN, _END, _PEAKS, _END_OF_PEAKS, _CRYSTAL, _END_OF_CRYSTAL, _REFLECTIONS, _END_OF_REFLECTIONS,
     )
 }  # fmt: skip
+_IS_FIRST_LETTER = np.isin(np.arange(256), [line[0] for line in _MARKS])
 _EDGES = (_BEGIN, _END)
 #: Where a stream is cut off, by the last mark in it.
 _IN_PART = {
@@ -62,8 +61,17 @@ _CRYSTAL_KEYS = frozenset(
     (
         "astar", "bstar", "cstar", "lattice_type", "centering", "unique_axis", "profile_radius", "predict_refine/det_shift x",
         "diffraction_resolution_limit", "num_reflections", "num_saturated_reflections", "num_implausible_reflections",
+        "Cell parameters", "No integrated reflections.",
     )
 )  # fmt: skip
+#: Starts of lines that are not of the form 'key = value'.
+_OTHER_STARTS = (
+    "Image filename: ",
+    "Event: ",
+    "Image serial number: ",
+    "Cell parameters ",
+    "No integrated reflections.",
+)
 _KNOWN_GROUPS = ("header/", "hdf5/", "camera_length_", "predict_refine/", "sfxflow/")
 
 
@@ -411,20 +419,17 @@ class StreamReader:
         )
 
     def _notes(self, text, known):
+        """The lines as keys and values; those that are not known are counted."""
         notes = {}
         for line in text.split("\n"):
             key, separator, value = line.partition(" = ")
-            if not separator or key.startswith(("Image filename: ", "Event: ")):
-                key, separator, value = line.partition(": ")
-                if not separator:
-                    if line and not line.startswith(("Cell parameters ", "No integrated reflections")):
-                        self.unknown[line] += 1
-                    elif line.startswith("Cell"):
-                        notes["Cell parameters"] = line[16:]
-                    continue
-            notes[key] = value
-            if key not in known and not key.startswith(_KNOWN_GROUPS):
-                self.unknown[key] += 1
+            if key in known and separator:
+                notes[key] = value
+            elif line:
+                key, value = _other_note(line)
+                notes[key] = value
+                if key not in known and not key.startswith(_KNOWN_GROUPS):
+                    self.unknown[key] += 1
         return notes
 
     def _rows(self, data, numbers, start, end, n_columns):
@@ -508,30 +513,16 @@ def _last_line(data):
 
 def _marks(data, numbers):
     """The lines at which a frame, a crystal or a table begins or ends, and the number of all whole lines."""
-    found, n_lines = _lines_that_may_be_marks(numbers)
+    stops = np.flatnonzero(numbers == 10) + 1
+    starts = np.concatenate([[0], stops[:-1]]) if len(stops) else stops
+    # Rows of the tables begin with a blank.
+    lines = np.flatnonzero(_IS_FIRST_LETTER[numbers[starts]])
     marks = []
-    for start, stop, line in found.tolist():
+    for start, stop, line in zip(starts[lines].tolist(), stops[lines].tolist(), lines.tolist(), strict=True):
         what = _MARKS.get(data[start:stop])
         if what is not None:
             marks.append(_Mark(what, start, stop, line))
-    return marks, n_lines
-
-
-@njit(cache=True)
-def _lines_that_may_be_marks(data):
-    """Start, end and number of the lines that begin with one of -EPR."""
-    found, n, n_lines, start = np.empty((1024, 3), np.int64), 0, 0, 0
-    for i in range(data.size):
-        if data[i] == 10:
-            first = data[start]
-            if first == 45 or first == 69 or first == 80 or first == 82:
-                if n == len(found):
-                    found = doubled_rows(found)
-                found[n, 0], found[n, 1], found[n, 2] = start, i + 1, n_lines
-                n += 1
-            n_lines += 1
-            start = i + 1
-    return found[:n], n_lines
+    return marks, len(stops)
 
 
 def _version(path, start):
@@ -583,6 +574,15 @@ def _shown(data):
     """A line for a message: its beginning, quoted."""
     line = data.decode("utf-8", "replace").strip("\n")
     return repr(line if len(line) <= 80 else line[:77] + "...")
+
+
+def _other_note(line):
+    """Key and value of a line that is not 'key = value' of a known key."""
+    for start in _OTHER_STARTS:
+        if line.startswith(start):
+            return start.rstrip(": "), line[len(start) :]
+    key, _, value = line.partition(" = ")
+    return key, value
 
 
 def _first_number(notes, key, default=None):
