@@ -184,8 +184,37 @@ class Frames:
             data=data,
             good=self._good(number, within, reader, data),
             photon_energy=self._photon_energy(reader, within),
-            clen=self._number(reader, within, self.detector.clen, self.detector.clen_scale, "camera length", "m"),
+            clen=self._clen(reader, within),
         )
+
+    def planes(self, i):
+        """Where the pixels of frame `i` lie in an HDF5 file (`sfxflow.io.hdf5_frames.Plane`), None if that can't be said so."""
+        number, within = self._place(i)
+        return self._reader(number).planes(within)
+
+    def beam(self, i):
+        """(photon energy in eV, camera length in metre) of frame `i`, without its pixels.
+
+        Raises
+        ------
+        FrameError
+            One of them is missing or impossible, or the file can't be opened; the message says why.
+        """
+        number, within = self._place(i)
+        try:
+            reader = self._reader(number)
+        except InputError as error:
+            raise FrameError(str(error)) from None
+        return self._photon_energy(reader, within), self._clen(reader, within)
+
+    def masks_differ(self, wanted):
+        """True if mask arrays make other pixels bad on some of the frames `wanted` than on the others."""
+        if self._per_event:
+            return True
+        if all(handle is not None for _, _, handle in self._static):
+            return False
+        numbers = dict.fromkeys(self._place(i)[0] for i in wanted)
+        return any(not np.array_equal(self._own_mask(self._reader(number)), self._own[0]) for number in numbers)
 
     def announce(self, i):
         """Say that frame `i` will be read soon, so that it comes from the disk while something else is computed; no more than a hint."""
@@ -299,6 +328,9 @@ class Frames:
         value = self._number(reader, within, detector.photon_energy, detector.photon_energy_scale, meaning, unit)
         return HC_EV_ANGSTROM / value if detector.photon_energy_is_wavelength else value
 
+    def _clen(self, reader, within):
+        return self._number(reader, within, self.detector.clen, self.detector.clen_scale, "camera length", "m")
+
     def _number(self, reader, within, source, scale, meaning, unit):
         value = reader.value(source, within, meaning) if isinstance(source, str) else source
         value *= scale
@@ -347,6 +379,10 @@ class ImageFrame:
     def read(self, i, slab):
         """Copy the frame into `slab`."""
         slab[...] = self._array[: slab.shape[0], : slab.shape[1]]
+
+    def planes(self, i):
+        """None: not an HDF5 file."""
+        return None
 
     def announce(self, i):
         """The frame is in memory."""

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+from dataclasses import dataclass
 
 import h5py
 import numpy as np
@@ -45,6 +46,30 @@ def blocks_of(detector):
         fixed = tuple(dim for dim in panel.dims if isinstance(dim, int))
         members.setdefault((panel.data, fixed), []).append(panel)
     return sorted((Block(panels) for panels in members.values()), key=lambda block: block.first_row)
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Where some rows of a frame's slab lie in an HDF5 file.
+
+    Attributes
+    ----------
+    file, dataset : str
+    leading : tuple of int
+        Index in each dimension but the last two, which are ss and fs.
+    event_axes : tuple of int
+        Those of these dimensions that hold events.
+    first_row, rows, columns : int
+        Where the plane lies in the slab.
+    """
+
+    file: str
+    dataset: str
+    leading: tuple
+    event_axes: tuple
+    first_row: int
+    rows: int
+    columns: int
 
 
 class Hdf5Frames:
@@ -207,6 +232,19 @@ class Hdf5Frames:
                 raise FrameError(f"{self.path} {self.event(i)}: {path} can't be read ({_short(error)})") from None
             except InputError as error:
                 raise FrameError(str(error)) from None
+
+    def planes(self, i):
+        """Where frame `i` lies: a list of `Plane`, or None if the last two dimensions of a dataset are not ss and fs."""
+        names, indices = self._event(i)
+        found = []
+        for block in self._blocks:
+            if block.dims[-2:] != ("ss", "fs"):
+                return None
+            axes = tuple(axis for axis, dim in enumerate(block.dims) if dim == "%")
+            where = tuple(int(index) for index in block.leading(indices))
+            path, dataset = os.path.abspath(self.path), _filled(block.data, names)
+            found.append(Plane(path, dataset, where, axes, block.first_row, block.rows, block.columns))
+        return found
 
     def announce(self, i):
         """Tell the system that frame `i` will be read soon; no more than a hint."""
