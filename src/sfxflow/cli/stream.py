@@ -27,14 +27,12 @@ from sfxflow.io.peaks import read_peaks
 from sfxflow.io.stream import Peaks, StreamWriter
 from sfxflow.io.table import open_chunk, read_rows
 from sfxflow.progress import Progress
-from sfxflow.reflections import Status
+from sfxflow.reflections import CRYSTALS, Status
 from sfxflow.units import wavelength
 
 #: Frames of which reflections and peaks are in memory at a time.
 _FRAMES_AT_A_TIME = 256
-_CRYSTAL_COLUMNS = (
-    "frame", "reciprocal", "cell", "profile_radius", "mosaicity", "shift", "excess", "resolution",
-)  # fmt: skip
+_CRYSTAL_COLUMNS = tuple(column.name for column in CRYSTALS)
 _REFLECTION_COLUMNS = ("h", "k", "l", "I", "sigI", "peak", "background", "fs", "ss", "panel")
 _PLACE = ("name", "min_fs", "max_fs", "min_ss", "max_ss", "slab_fs", "slab_ss")
 
@@ -185,6 +183,8 @@ def _begin(writer, frames, frame, peaks, is_indexed):
         float(frames["clen"][frame]),
         peaks,
         int(frames["n_peaks"][frame]),
+        int(frames["frame"][frame]),
+        frames["resolution"][frame],
     )
 
 

@@ -17,7 +17,19 @@ _REFLECTION_GAPS = (1,) * 7
 _NO_BANDWIDTH = 1e-8
 #: indexamajig's profile radius over sigma(q) of the same crystals, median of 360 simulated ones; it holds 98 % of the peaks that were found, of which
 #: those far off the Ewald sphere are missing.
-_PROFILE_SIGMAS = 1.1
+PROFILE_SIGMAS = 1.1
+#: Lines of sfxflow's own, which other programs pass over: what a stream has no line for, or fewer digits of than the tables.
+OWN_FRAME, OWN_CRYSTAL = "sfxflow/frame", "sfxflow/crystal"
+_OWN_COLUMNS = (
+    "profile_radius",
+    "mosaicity",
+    "bandwidth",
+    "excess",
+    "n_peaks",
+    "log10_p",
+    "rms_position",
+    "resolution",
+)
 #: An intensity so many sigma below zero is implausible, as in CrystFEL.
 _IMPLAUSIBLE = -5.0
 
@@ -76,7 +88,19 @@ class StreamWriter:
     def _write(self, text):
         self._handle.write(text.encode())
 
-    def begin_frame(self, file, event, is_hit, is_indexed, photon_energy, clen, peaks=None, n_peaks=0):
+    def begin_frame(
+        self,
+        file,
+        event,
+        is_hit,
+        is_indexed,
+        photon_energy,
+        clen,
+        peaks=None,
+        n_peaks=0,
+        number=None,
+        resolution=np.nan,
+    ):
         """A frame's first lines; `add_crystal` and `end_frame` follow.
 
         Parameters
@@ -89,6 +113,8 @@ class StreamWriter:
         peaks : Peaks, optional
         n_peaks : int
             Where `peaks` are not given.
+        number : int, optional
+            Of the frame within its run; written with `resolution` (angstrom) and the camera length as a line of sfxflow's own.
         """
         self._serial += 1
         n_peaks = n_peaks if peaks is None else len(peaks.fs)
@@ -107,6 +133,8 @@ class StreamWriter:
             f"num_peaks = {n_peaks}",
             f"peak_resolution = {highest:.6f} nm^-1 or {10.0 / highest if highest else np.inf:.6f} A",
         ]
+        if number is not None:
+            lines.append(f"{OWN_FRAME} = number {number} resolution {resolution!s} clen {clen}")
         self._write("\n".join(lines) + "\n")
         if peaks is not None:
             self._write("Peaks from peak search\n  fs/px   ss/px (1/d)/nm^-1   Intensity  Panel\n")
@@ -154,11 +182,15 @@ class StreamWriter:
         return fs + self._to_file_fs[panel], ss + self._to_file_ss[panel]
 
     def _crystal_text(self, crystal, hkl, values, panel):
+        """The lines of a crystal before its reflections; `values` are I, sigma(I), peak and what follows."""
         excess = 1.0 + float(crystal["excess"])
         reciprocal = np.asarray(crystal["reciprocal"], dtype=np.float64) * (excess * 10.0)
         lengths, angles = np.array(crystal["cell"][:3]) / (excess * 10.0), crystal["cell"][3:]
         q_squared = np.sum((hkl @ reciprocal.T) ** 2, axis=1) if len(hkl) else np.zeros(1)
-        width = np.hypot(10.0 * crystal["profile_radius"], crystal["mosaicity"] * np.sqrt(q_squared.mean()))
+        # A stream that another program wrote has one width for all q, which comes back as it was.
+        width = np.hypot(
+            10.0 * crystal["profile_radius"], np.nan_to_num(crystal["mosaicity"]) * np.sqrt(q_squared.mean())
+        )
         resolution = 10.0 / float(crystal["resolution"])
         if not resolution > 0.0:
             resolution = np.sqrt(q_squared.max())
@@ -166,6 +198,8 @@ class StreamWriter:
         implausible = np.count_nonzero(values[:, 0] < _IMPLAUSIBLE * values[:, 1])
         # CrystFEL moves the detector where sfxflow moves the pattern.
         shift = -1e3 * np.asarray(crystal["shift"], dtype=np.float64) + 0.0
+        own = [f"{name} {crystal[name]!s}" for name in _OWN_COLUMNS if name in crystal]
+        own += [f"shift_{axis} {value!s}" for axis, value in zip("xy", crystal["shift"], strict=True)]
         axes = "".join(
             f"{name} = {x:+9.7f} {y:+9.7f} {z:+9.7f} nm^-1\n"
             for name, (x, y, z) in zip(("astar", "bstar", "cstar"), reciprocal.T.tolist(), strict=True)
@@ -176,7 +210,8 @@ class StreamWriter:
             f"{axes}"
             f"lattice_type = {self._cell.lattice_type}\ncentering = {self._cell.centering}\n"
             f"unique_axis = {self._cell.unique_axis}\n"
-            f"profile_radius = {_PROFILE_SIGMAS * width:.5f} nm^-1\n"
+            f"profile_radius = {PROFILE_SIGMAS * width:.5f} nm^-1\n"
+            f"{OWN_CRYSTAL} = {' '.join(own)}\n"
             f"predict_refine/det_shift x = {shift[0]:.3f} y = {shift[1]:.3f} mm\n"
             f"diffraction_resolution_limit = {resolution:.2f} nm^-1 or {10.0 / resolution if resolution else np.inf:.2f} A\n"
             f"num_reflections = {len(hkl)}\n"

@@ -109,7 +109,7 @@ def test_a_frame_with_peaks_and_a_crystal(detector):
         "  30.50  220.25       4.80      123.40   m1",
         "End of peak list",
     ]
-    assert frame[17:32] == [
+    assert frame[17:33] == [
         "--- Begin crystal",
         "Cell parameters 7.91000 7.91000 3.79000 nm, 90.00000 90.00000 90.00000 deg",
         "astar = +0.1264000 +0.0000000 +0.0000000 nm^-1",
@@ -119,6 +119,7 @@ def test_a_frame_with_peaks_and_a_crystal(detector):
         "centering = P",
         "unique_axis = c",
         "profile_radius = 0.00220 nm^-1",
+        "sfxflow/crystal = profile_radius 0.0002 mosaicity 0.0 excess 0.0 resolution 2.0 shift_x 2e-05 shift_y -1e-05",
         "predict_refine/det_shift x = -0.020 y = 0.010 mm",
         "diffraction_resolution_limit = 5.00 nm^-1 or 2.00 A",
         "num_reflections = 3",
@@ -126,12 +127,12 @@ def test_a_frame_with_peaks_and_a_crystal(detector):
         "num_implausible_reflections = 0",
         "Reflections measured after indexing",
     ]
-    assert frame[32] == "   h    k    l          I   sigma(I)       peak background  fs/px  ss/px panel"
-    assert frame[33] == "  -1  -31   14      12.35       2.50      30.00       0.07   43.2  210.0 m1".replace(
+    assert frame[33] == "   h    k    l          I   sigma(I)       peak background  fs/px  ss/px panel"
+    assert frame[34] == "  -1  -31   14      12.35       2.50      30.00       0.07   43.2  210.0 m1".replace(
         "12.35", "12.35"
     )
-    assert all(REFLECTION.fullmatch(line) for line in frame[33:36])
-    assert frame[36:] == ["End of reflections", "--- End crystal", "----- End chunk -----"]
+    assert all(REFLECTION.fullmatch(line) for line in frame[34:37])
+    assert frame[37:] == ["End of reflections", "--- End crystal", "----- End chunk -----"]
     assert left_out == 0
 
 
