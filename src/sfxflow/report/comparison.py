@@ -67,7 +67,7 @@ def _dataset(dataset, number):
             element("h3", dataset["name"]),
             element("p", shared),
             element("ul", [element("li", remark) for remark in dataset["remarks"]]) if dataset["remarks"] else None,
-            _figures_table(dataset, rows),
+            _figures_tables(dataset, rows),
             _drawings(dataset, number),
             _work_table(dataset, rows),
             _pairs_table(dataset),
@@ -75,19 +75,27 @@ def _dataset(dataset, number):
     )
 
 
-def _figures_table(dataset, rows):
-    head = ["", *(f"{row['name']}, {which}" for row in rows for which in ("all", "common"))]
-    columns = [column["overall"] if column else {} for row in rows for column in (row["own"], row["common"])]
-    lines = [
-        [words, *(write(column.get(name)) for column in columns)]
+def _figures_tables(dataset, rows):
+    shown = [
+        (words, name, write)
         for words, name, write in _FIGURES
-        if any(is_number(column.get(name)) and (column.get(name) or name != "n_reference") for column in columns)
+        if any(is_number(row["own"]["overall"].get(name)) for row in rows)
+        and (dataset["reference"] or "reference" not in name)
     ]
-    return table(
-        f"{dataset['name']}: figures of merit of all shells together (engine/merger), on all reflections of each and on those in common.",
-        head,
-        lines,
-        class_="numbers",
+    return joined(
+        [
+            table(
+                f"{dataset['name']}: figures of merit of all shells together, {on}.",
+                ["engine/merger", *(words for words, _, _ in shown)],
+                [
+                    [row["name"], *(write(row[which]["overall"].get(name)) for _, name, write in shown)]
+                    for row in rows
+                    if row[which]
+                ],
+                class_="numbers",
+            )
+            for which, on in (("own", "on all reflections of each"), ("common", "on the reflections that all have"))
+        ]
     )
 
 
@@ -106,23 +114,28 @@ def _drawings(dataset, number):
     for name, words, factor in _DRAWN:
         both = {which: series(which, name, factor) for which in ("own", "common")}
         low, high = _axis(both.values())
-        for which, on in (("own", "all reflections of each"), ("common", "the reflections in common")):
+        for which, on in (("own", "all reflections of each"), ("common", "the reflections that all have")):
             svg = draw.compared_by_resolution(
                 f"c{number}{name}{which}", f"{words} by resolution, on {on}", limits, both[which], words, low, high
             )
             pictures.append(_figure(svg, f"{words} on {on}."))
-    completeness = series("own", "completeness", 100.0)
-    in_common = next((row["common"] for row in rows if row["common"]), None)
-    if in_common:
-        completeness["in common"] = [
-            None if shell["completeness"] is None else 100.0 * shell["completeness"] for shell in in_common["shells"]
-        ]
-    svg = draw.compared_by_resolution(
-        f"c{number}completeness", "Completeness by resolution", limits, completeness, "completeness (%)", 0, 102
-    )
-    pictures.append(_figure(svg, "Completeness, and the part of the possible reflections that all have in common."))
+        if name == "cc_half":
+            # Third in the row: how much of the data the second drawing is about.
+            pictures.append(_completeness(rows, number, limits, series("own", "completeness", 100.0)))
     pictures = [picture for picture in pictures if picture is not None]
     return element("div", pictures, class_="figures") if pictures else None
+
+
+def _completeness(rows, number, limits, lines):
+    in_common = next((row["common"] for row in rows if row["common"]), None)
+    if in_common:
+        lines = lines | {
+            "all have": [None if s["completeness"] is None else 100.0 * s["completeness"] for s in in_common["shells"]]
+        }
+    svg = draw.compared_by_resolution(
+        f"c{number}completeness", "Completeness by resolution", limits, lines, "completeness (%)", 0, 102
+    )
+    return _figure(svg, "Completeness, and which part of the possible reflections all have.")
 
 
 def _axis(groups):
