@@ -5,20 +5,18 @@ import math
 from sfxflow.report import figures as draw
 from sfxflow.report.markup import NONE, count, element, fixed, is_number, joined, percent, share, table
 
-#: Rows of the table of figures: words, name, how it is written.
+#: Columns of the tables of figures: words, name, how it is written.
 _FIGURES = (
-    ("Unique reflections", "n_reflections", count),
+    ("Reflections", "n_reflections", count),
     ("Completeness (%)", "completeness", percent),
-    ("Measurements", "n_measurements", count),
     ("Multiplicity", "multiplicity", lambda v: fixed(v, 1)),
-    ("Mean I/σ(I)", "i_over_sigma", lambda v: fixed(v, 1)),
-    ("Reflections in both half sets", "n_pairs", count),
+    ("I/σ(I)", "i_over_sigma", lambda v: fixed(v, 1)),
+    ("In both half sets", "n_pairs", count),
     ("Rsplit (%)", "r_split", percent),
     ("CC1/2", "cc_half", lambda v: fixed(v, 4)),
     ("CC*", "cc_star", lambda v: fixed(v, 4)),
-    ("Reflections in the reference", "n_reference", count),
-    ("CC against the reference", "reference_cc", lambda v: fixed(v, 4)),
-    ("R1(I) against the reference (%)", "reference_r1_i", percent),
+    ("CC, reference", "reference_cc", lambda v: fixed(v, 4)),
+    ("R1(I), reference (%)", "reference_r1_i", percent),
 )
 _STAGES = (("peaks", "Peaks"), ("indexing", "Indexing"), ("integration", "Integration"), ("merging", "Merging"))
 
@@ -174,8 +172,8 @@ def _work_table(dataset, rows):
         f"{dataset['name']}: frames and lattices, CPU seconds of each stage's jobs together, and the highest memory of a job in MiB. "
         "Where one program indexes and integrates in one go, its seconds stand under integration.",
         ["", "frames", "failed", "hits", "indexed", "lattices", "crystals merged"]
-        + [f"{words} (CPU s)" for _, words in _STAGES]
-        + ["all (CPU s)", "memory (MiB)"],
+        + [f"{words} (s)" for _, words in _STAGES]
+        + ["all (s)", "memory (MiB)"],
         lines,
         class_="numbers",
     )
