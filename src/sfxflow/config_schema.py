@@ -11,10 +11,11 @@ from pathlib import Path
 import yaml
 
 from sfxflow.io.files import written_whole
+from sfxflow.licences import LICENCES
 from sfxflow.settings import STAGES, schema_of
 
-ENGINES = ("builtin",)
-MERGERS = ("builtin",)
+ENGINES = ("builtin", "crystfel")
+MERGERS = ("builtin", "partialator", "process_hkl")
 
 _SCHEMA = Path("workflow/schemas/config.schema.yaml")
 _PAGE = Path("docs/reference/config.md")
@@ -109,6 +110,34 @@ def _datasets():
     }
 
 
+def _licences():
+    properties = {
+        name: {
+            "type": "object",
+            "description": f"{licence.program}, for CrystFEL's method {name}; read before: {licence.read}",
+            "additionalProperties": False,
+            "required": ["accepted_by"],
+            "properties": {
+                "accepted_by": {"type": "string", "description": "who accepted the terms", "minLength": 1},
+                "date": {
+                    "type": ["string", "null"],
+                    "description": "when, as 2026-01-31",
+                    "default": None,
+                    "pattern": r"^\d{4}-\d{2}-\d{2}$",
+                },
+            },
+        }
+        for name, licence in LICENCES.items()
+    }
+    return {
+        "type": "object",
+        "description": "terms of other people's programs that were accepted, and by whom; without the line these programs are not started",
+        "default": {},
+        "additionalProperties": False,
+        "properties": properties,
+    }
+
+
 def config_schema():
     """Schema (JSON schema, draft 2020-12) of config/config.yaml as a dict."""
     properties = {
@@ -126,6 +155,7 @@ def config_schema():
             "minimum": 1,
         },
         "datasets": _datasets(),
+        "licences": _licences(),
     }
     properties.update({stage: schema_of(stage) for stage in STAGES})
     return {
@@ -180,6 +210,9 @@ def page_text():
     lines += ["", "## datasets", "", "One section a dataset, under its name.", "", head]
     dataset = properties["datasets"]["additionalProperties"]["properties"]
     lines += [_row(name, entry) for name, entry in dataset.items()]
+    lines += ["", "## licences", "", f"{properties['licences']['description'].capitalize()}: {{mosflm: {{accepted_by: NAME, date: 2026-01-31}}}};"]
+    lines += ["[licences](../licences.md).", "", "| key | what it is about |", "|---|---|"]
+    lines += [f"| `{name}` | {entry['description']} |" for name, entry in properties["licences"]["properties"].items()]
     for stage in STAGES:
         entry = properties[stage]
         lines += ["", f"## {stage}", "", entry["description"], "", head]

@@ -188,6 +188,78 @@ class Merging:
 
 
 @dataclass(frozen=True)
+class Crystfel:
+    """Engine crystfel: indexamajig. Its peak search takes the settings of peaks, its integration the radii, d_min and push_res of integration."""
+
+    peak_search: str = setting(
+        "peakfinder8",
+        "where the peaks come from: indexamajig's peakfinder8, or the engine builtin",
+        choices=("peakfinder8", "builtin"),
+    )
+    peaks_extra: str = setting("", "more options of indexamajig for the peak search, as on a command line")
+    indexing: str = setting(
+        "asdf",
+        "indexing methods, with commas between, as indexamajig's --indexing takes them; those that are installed",
+    )
+    multi: bool = setting(False, "look for more lattices in an indexed frame (--multi)")
+    retry: bool = setting(True, "try again without the weakest peaks where a frame is not indexed")
+    refine: bool = setting(True, "refine each lattice against its peaks")
+    check_peaks: bool = setting(True, "a lattice must explain most of the peaks")
+    check_cell: bool = setting(True, "a lattice must have the dataset's cell, within the tolerances")
+    cell_tolerance: float = setting(0.05, "largest relative deviation of a cell length", low=0, high=1)
+    angle_tolerance: float = setting(1.5, "largest deviation of a cell angle, degree", low=0, high=90)
+    integration: str = setting("rings-nocen-nosat-nograd", "integration method of indexamajig")
+    extra: str = setting("", "more options of indexamajig for indexing and integration, as on a command line")
+    max_bad_frames: float = setting(0.5, "fraction of frames lost in indexing above which the job fails", low=0, high=1)
+
+
+@dataclass(frozen=True)
+class Partialator:
+    """Merger partialator of CrystFEL."""
+
+    model: str = setting("xsphere", "partiality model", choices=("unity", "xsphere", "offset", "ggpm", "random"))
+    iterations: int = setting(3, "cycles of scaling and post-refinement", low=0, high=100)
+    scale: bool = setting(True, "refine scale and B factor of each crystal")
+    b_factor: bool = setting(True, "refine the B factor too")
+    post_refinement: bool = setting(True, "refine orientation, cell and profile radius of each crystal")
+    delta_cc_half: bool = setting(True, "leave out crystals that lower CC1/2")
+    min_measurements: int = setting(2, "fewest measurements of a reflection", low=1)
+    max_adu: float | None = setting(
+        None, "reflections with a higher peak value are left out, detector unit; none: all are kept", low=0
+    )
+    min_res: float | None = setting(
+        None, "crystals that do not diffract to this resolution are left out, angstrom; none: all are kept", low=0
+    )
+    push_res: float | None = setting(
+        None, "each crystal is merged so far beyond its own resolution, 1/angstrom; none: all reflections are"
+    )
+    max_rel_b: float = setting(100.0, "largest relative B factor, angstrom^2; crystals beyond are left out", low=0)
+    extra: str = setting("", "more options of partialator, as on a command line")
+
+
+@dataclass(frozen=True)
+class ProcessHkl:
+    """Merger process_hkl of CrystFEL: averages, without a partiality model."""
+
+    scale: bool = setting(True, "scale each crystal to the others")
+    min_measurements: int = setting(2, "fewest measurements of a reflection", low=1)
+    min_snr: float | None = setting(
+        None, "measurements of a lower I/sigma(I) are left out; none: all are kept (else the mean is too high)"
+    )
+    min_cc: float | None = setting(None, "crystals that agree less with the rest are left out; none: all are kept")
+    max_adu: float | None = setting(
+        None, "reflections with a higher peak value are left out, detector unit; none: all are kept", low=0
+    )
+    min_res: float | None = setting(
+        None, "crystals that do not diffract to this resolution are left out, angstrom; none: all are kept", low=0
+    )
+    push_res: float | None = setting(
+        None, "each crystal is merged so far beyond its own resolution, 1/angstrom; none: all reflections are"
+    )
+    extra: str = setting("", "more options of process_hkl, as on a command line")
+
+
+@dataclass(frozen=True)
 class FiguresOfMerit:
     """Figures of merit of merged data."""
 
@@ -221,6 +293,9 @@ STAGES = {
     "integration": Integration,
     "ambiguity": Ambiguity,
     "merging": Merging,
+    "crystfel": Crystfel,
+    "partialator": Partialator,
+    "process_hkl": ProcessHkl,
     "figures_of_merit": FiguresOfMerit,
     "export": Export,
     "report": Report,

@@ -10,6 +10,8 @@ import importlib.metadata
 import json
 import os
 import re
+import shutil
+import subprocess
 from difflib import get_close_matches
 
 from snakemake.exceptions import WorkflowError
@@ -42,6 +44,8 @@ def sentence(error, where):
         problem = f"{error.instance} is {words.get(error.validator, 'not below')} {error.validator_value}"
     elif error.validator == "enum":
         problem = f"{error.instance!r} is not one of {', '.join(map(str, error.validator_value))}"
+    elif error.validator == "pattern" and key.endswith(".date"):
+        problem = f"{error.instance!r} is not a date"
     elif error.validator == "pattern":
         problem = f"{error.instance!r} is not a name of letters, digits and _ . + - that begins with a letter or digit"
     elif error.validator in ("minLength", "minItems", "minProperties"):
@@ -70,12 +74,51 @@ def require_order(section, low, high):
         raise WorkflowError(f"{CONFIG}: {section}: {low} ({first}) must not be above {high} ({second})")
 
 
+def write_dates_as_text():
+    """YAML makes a date of 2026-01-31, which neither the schema nor JSON knows."""
+    licences = config.get("licences")
+    for entry in licences.values() if isinstance(licences, dict) else []:
+        if isinstance(entry, dict) and hasattr(entry.get("date"), "isoformat"):
+            entry["date"] = entry["date"].isoformat()
+
+
+def require_licences():
+    """Indexing methods that run a program whose terms each user has to accept need a line that says who did."""
+    methods = [method.strip().partition("-")[0].lower() for method in config["crystfel"]["indexing"].split(",")]
+    for name in methods if "crystfel" in config["engines"] else []:
+        if name in LICENSED and not config["licences"].get(name):
+            raise WorkflowError(
+                f"{CONFIG}: crystfel.indexing: {name} runs {LICENSED[name]}, whose terms each user has to accept. Read them (`sfxflow doctor` "
+                f"says where). If you accept them, write into the config: licences: {{{name}: {{accepted_by: YOUR NAME, date: 2026-01-31}}}}"
+            )
+
+
 def settings(stage):
     """Settings of one stage as JSON with sorted keys: Snakemake compares parameters without their names."""
     values = config[stage]
     # 4 and 4.0 are the same setting.
     whole = {key: int(value) for key, value in values.items() if isinstance(value, float) and value.is_integer()}
     return json.dumps(values | whole, sort_keys=True)
+
+
+def some_settings(stages):
+    """Settings of several stages as JSON with a section for each; a stage's keys where only some are used, None for all."""
+    used = {}
+    for stage, keys in stages.items():
+        values = json.loads(settings(stage))
+        used[stage] = {key: values[key] for key in keys or values}
+    return json.dumps(used, sort_keys=True)
+
+
+def version_of(program):
+    """The version that a program of another package says it has; it is one of its rules' parameters, so that another version works again."""
+    path = shutil.which(program)
+    if path is None:
+        return "not installed"
+    said = subprocess.run(
+        [path, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+    )
+    return (said.stdout + said.stderr).strip().partition("\n")[0]
 
 
 # ---- runs -----------------------------------------------------------------------------------------------------------
@@ -328,6 +371,17 @@ def chunks_of_geometry(wildcards):
     return [f"{run}/{number:04d}" for run in rows for number in range(n_chunks(run))]
 
 
+def peaks_for_crystfel(wildcards):
+    """The peak file that the engine crystfel takes over, where it does not search itself."""
+    if config["crystfel"]["peak_search"] == "peakfinder8":
+        return []
+    return f"results/{config['crystfel']['peak_search']}/runs/{wildcards.run}/{wildcards.chunk}.peaks.h5"
+
+
+def cell_of_crystfel_run(wildcards):
+    return cell_file("crystfel", RUNS[wildcards.run]["dataset"])
+
+
 def cell_of_builtin(wildcards):
     return cell_file("builtin", wildcards.dataset)
 
@@ -357,12 +411,17 @@ CONFIG = workflow.configfiles[-1] if workflow.configfiles else "config"
 
 # A section whose keys are all commented out is an empty one.
 config |= {key: {} for key, value in config.items() if value is None and key != "runs"}
+write_dates_as_text()
 checked(config, "../schemas/config.schema.yaml", CONFIG)
 require_order("peaks", "min_res", "max_res")
 require_order("peaks", "min_pix_count", "max_pix_count")
 require_order("integration", "inner_radius", "middle_radius")
 require_order("integration", "middle_radius", "outer_radius")
 require_order("figures_of_merit", "d_min", "d_max")
+
+# Methods of CrystFEL that run a program with terms of its own (src/sfxflow/licences.py).
+LICENSED = {"mosflm": "MOSFLM", "xds": "XDS", "dirax": "DirAx"}
+require_licences()
 
 # Files that example.smk simulates: they need not be there when the workflow starts.
 EXAMPLE_FRAMES = 240
@@ -382,8 +441,13 @@ try:
 except importlib.metadata.PackageNotFoundError:
     SFXFLOW = "not installed"
 
+CRYSTFEL = version_of("indexamajig") if "crystfel" in config["engines"] else "not asked"
+PARTIALATOR = version_of("partialator") if "partialator" in config["mergers"] else "not asked"
+PROCESS_HKL = version_of("process_hkl") if "process_hkl" in config["mergers"] else "not asked"
+
 # Made from containers/builtin.def; only with --sdm apptainer. The version is part of the name because only the name is compared.
 CONTAINER = "containers/builtin-0.1.0.sif"
+CRYSTFEL_CONTAINER = "containers/crystfel-0.1.0.sif"
 
 
 wildcard_constraints:

@@ -30,6 +30,8 @@ COMMANDS = {
     "indexing": "index the peaks with a known cell",
     "geometry": "propose a refined detector geometry",
     "integration": "predict and integrate reflections",
+    "crystfel_peaks": "find peaks with CrystFEL",
+    "crystfel_indexing": "index and integrate with CrystFEL",
     "stream": "write a CrystFEL stream",
     "frames": "gather the frame account of a run",
     "split": "say which frames are merged apart",

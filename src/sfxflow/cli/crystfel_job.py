@@ -1,0 +1,185 @@
+"""What the two stages of the engine crystfel share: a run of indexamajig in a directory of its own, and its stream."""
+
+import json
+import shutil
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from sfxflow.errors import FrameError, InputError
+from sfxflow.io.crystfel_frames import GEOMETRY, LIST, Shown, present_frames, row_of_event
+from sfxflow.io.stream_reader import read_stream
+from sfxflow.io.stream_tables import tables_of_stream
+from sfxflow.programs.crystfel import MINIMUM, NOTHING_PROCESSED, STOP_SIGNAL, Account, check_stream
+from sfxflow.programs.running import require_program, run_program, with_last_lines
+from sfxflow.progress import Progress
+from sfxflow.settings import settings_from
+
+_STREAM = "frames.stream"
+#: What is left of a job's time to end a program in order.
+_RESERVE = 30.0
+#: Remarks of indexamajig that are shown.
+_SHOWN_REMARKS = 5
+
+
+def add_program(parser):
+    """Arguments of a stage that runs one of CrystFEL's programs."""
+    parser.add_argument(
+        "--program-log", metavar="FILE", help="file for what the program writes; the end of it is in messages"
+    )
+    parser.add_argument(
+        "--time-limit", type=float, metavar="MINUTES", help="end the program shortly before so many minutes are over"
+    )
+
+
+def sections(args, *stages):
+    """Settings of several stages from `--settings`, a JSON object with a section for each.
+
+    Raises
+    ------
+    InputError
+        It is no such object, or a section has an unknown key or a wrong value.
+    """
+    try:
+        values = json.loads(args.settings) if args.settings else {}
+    except json.JSONDecodeError as error:
+        raise InputError(f"--settings: not JSON: {error}") from None
+    if not isinstance(values, dict) or not all(isinstance(section, dict) for section in values.values()):
+        raise InputError(f"--settings: a JSON object with the sections {', '.join(stages)} is expected")
+    if unknown := values.keys() - set(stages):
+        raise InputError(f"--settings: {min(unknown)}: no such section here; it has: {', '.join(stages)}")
+    return [settings_from(stage, values.get(stage, {})) for stage in stages]
+
+
+def seconds_of(minutes):
+    """Time limit of a program in a job of so many minutes; None for None."""
+    return None if minutes is None else max(60.0 * minutes - _RESERVE, 30.0 * minutes)
+
+
+@contextmanager
+def working_directory(args):
+    """A directory of the job's own, removed in the end, and the program's log file: the one asked for, or else one in there.
+
+    The directory lies in the folder for temporary files (TMPDIR).
+    """
+    with tempfile.TemporaryDirectory(prefix="sfxflow-") as name:
+        log = Path(args.program_log).absolute() if args.program_log else Path(name, "program.log")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_bytes(b"")
+        yield Path(name), log
+
+
+class Outcome(NamedTuple):
+    """What a run of indexamajig gave.
+
+    Attributes
+    ----------
+    stream : path or None
+        None where no frame was given.
+    account : sfxflow.programs.crystfel.Account
+    finished : sfxflow.programs.running.Finished or None
+    program : str
+        'CrystFEL 0.12.0'.
+    """
+
+    stream: Path | None
+    account: Account
+    finished: object
+    program: str
+
+
+def shown_frames(frames, first, rows):
+    """Frames that can be shown to indexamajig, and of the others row to the reason.
+
+    Parameters
+    ----------
+    frames : sfxflow.io.frames.Frames
+    first : int
+        Number of the frame in row 0.
+    rows : iterable of int
+    """
+    shown, unreadable = [], {}
+    for row in rows:
+        try:
+            shown.append(Shown(row, *frames.beam(first + row)))
+        except FrameError as error:
+            unreadable[row] = str(error)
+    return shown, unreadable
+
+
+def run_indexamajig(directory, log, options, frames, detector, first, n_rows, shown, args, *, peaks=None, label):
+    """Run indexamajig on some frames in a directory that has all it needs.
+
+    Raises
+    ------
+    InputError
+        indexamajig is missing, too old, fails or hangs.
+    """
+    program = require_program("indexamajig", MINIMUM)
+    name = f"CrystFEL {program.version}"
+    progress = Progress(label, len(shown))
+    account = Account(progress.add)
+    if not shown:
+        return Outcome(None, account, None, name)
+    present_frames(directory, frames, detector, first, n_rows, shown, peaks)
+    arguments = [
+        program.path, "-i", LIST, "-g", GEOMETRY, "-o", _STREAM, "-j", str(max(1, min(args.threads, len(shown)))), "--temp-dir=.",
+        *options,
+    ]  # fmt: skip
+    finished = run_program(
+        arguments,
+        directory=directory,
+        log=log,
+        time_limit=seconds_of(args.time_limit),
+        stop_signal=STOP_SIGNAL,
+        on_line=account.line,
+        accepted=(0, NOTHING_PROCESSED),
+    )
+    progress.finish()
+    return Outcome(directory / _STREAM, account, finished, name)
+
+
+def blocks_of_stream(outcome, log, **polarisation):
+    """Yield (rows, frames, tables) of a run's stream, some frames at a time: rows of the file of all frames, what
+    `sfxflow.io.stream_tables.tables_of_stream` gives.
+
+    Raises
+    ------
+    InputError
+        The stream does not hold what indexamajig says it has processed, or a frame twice.
+    """
+    if outcome.stream is None:
+        return
+    free = shutil.disk_usage(outcome.stream.parent).free
+    if not outcome.stream.is_file() or outcome.stream.stat().st_size == 0:
+        check_stream(0, -1, outcome.account, outcome.finished, log, free)
+    reader = read_stream(outcome.stream, skip_damaged=True)
+    seen = set()
+    for frames, tables in tables_of_stream(reader, **polarisation):
+        rows = [row_of_event(frame.event) for frame in frames]
+        if len(set(rows)) < len(rows) or not seen.isdisjoint(rows):
+            raise InputError(with_last_lines("indexamajig: a frame stands twice in its stream", outcome.finished, log))
+        seen.update(rows)
+        yield rows, frames, tables
+    check_stream(reader.n_begun, reader.n_ended, outcome.account, outcome.finished, log, free)
+
+
+def lost_frames(outcome, shown, found):
+    """Row of each frame that indexamajig was given and did not write, or of which it says that it failed, to the reason."""
+    lost = {frame.row: "indexamajig wrote nothing about this frame" for frame in shown if frame.row not in found}
+    return lost | outcome.account.reasons
+
+
+def tell_remarks(outcome):
+    """indexamajig's warnings, for people."""
+    for line, count in list(outcome.account.remarks.items())[:_SHOWN_REMARKS]:
+        print(f"indexamajig: {line}" + (f" ({count} times)" if count > 1 else ""), file=sys.stderr)
+
+
+def check_lost(error, outcome, log):
+    """The same error with the last lines of the log, where there is one."""
+    if outcome.finished is None:
+        return error
+    return InputError(with_last_lines(str(error), outcome.finished, log))
