@@ -210,8 +210,16 @@ def page_text():
     lines += ["", "## datasets", "", "One section a dataset, under its name.", "", head]
     dataset = properties["datasets"]["additionalProperties"]["properties"]
     lines += [_row(name, entry) for name, entry in dataset.items()]
-    lines += ["", "## licences", "", f"{properties['licences']['description'].capitalize()}: {{mosflm: {{accepted_by: NAME, date: 2026-01-31}}}};"]
-    lines += ["[licences](../licences.md).", "", "| key | what it is about |", "|---|---|"]
+    lines += [
+        "",
+        "## licences",
+        "",
+        f"{properties['licences']['description'].capitalize()} ([licences](../licences.md)).",
+        "`licences: {mosflm: {accepted_by: NAME, date: 2026-01-31}}`; the date may be left out.",
+        "",
+        "| key | what it is about |",
+        "|---|---|",
+    ]
     lines += [f"| `{name}` | {entry['description']} |" for name, entry in properties["licences"]["properties"].items()]
     for stage in STAGES:
         entry = properties[stage]
