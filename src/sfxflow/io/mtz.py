@@ -7,12 +7,16 @@ from typing import NamedTuple
 import gemmi
 import numpy as np
 
+from sfxflow.cell import reciprocal_metric
 from sfxflow.errors import InputError
 from sfxflow.io.files import written_whole
 from sfxflow.symmetry import reflection_from_key, reflection_key, rotations, to_asu
 
 #: History line of a file without reflections: gemmi and others can't open one that has no row.
 NO_REFLECTIONS = "NO REFLECTIONS: the only row has no values, it lets programs open the file"
+
+#: Where the matrix U stands, column by column, among the numbers of a batch.
+FIRST_OF_UMAT = 6
 
 _RECORD = 80
 _WORD = 4
@@ -82,12 +86,19 @@ class Batch(NamedTuple):
     ----------
     number : int
     title : str
+        The first 70 characters are kept.
     cell : sequence of 6 floats
+    wavelength : float
+        Angstrom; NaN for that of the header.
+    reciprocal : ndarray, shape (3, 3), or None
+        Columns a*, b*, c* in the laboratory, 1/angstrom.
     """
 
     number: int
     title: str
     cell: tuple
+    wavelength: float = np.nan
+    reciprocal: np.ndarray | None = None
 
 
 def read_intensities(path):
@@ -171,7 +182,7 @@ def write_merged_mtz(path, header, hkl, columns):
         temporary.write_bytes(mtz.write_to_bytes())
 
 
-def write_unmerged_mtz(path, header, blocks):
+def write_unmerged_mtz(path, header, blocks, labels=UNMERGED_COLUMNS):
     """Write unmerged observations block by block, whole or not at all; memory holds one block and the batch headers.
 
     Parameters
@@ -179,10 +190,11 @@ def write_unmerged_mtz(path, header, blocks):
     path : path
     header : Header
     blocks : iterable of (list of Batch, dict)
-        Batches that begin in the block, and columns of equal length: hkl as measured, shape (n, 3), and the labels of
-        `UNMERGED_COLUMNS` except M/ISYM.
+        Batches that begin in the block, and columns of equal length: hkl as measured, shape (n, 3), and `labels` except M/ISYM.
+    labels : sequence of (str, str)
+        Labels and types of the columns after H, K, L; the first is M/ISYM.
     """
-    mtz = _empty(header, UNMERGED_COLUMNS)
+    mtz = _empty(header, labels)
     asu = AsuFinder(header.group)
     extremes = np.empty((0, len(mtz.columns)), dtype=np.float32)
     inverse_metric = np.array(gemmi.UnitCell(*header.cell).reciprocal().metric_tensor().as_mat33().tolist())
@@ -192,7 +204,7 @@ def write_unmerged_mtz(path, header, blocks):
         for batches, columns in blocks:
             for batch in batches:
                 mtz.batches.append(_batch(batch, header))
-            rows = _unmerged_rows(columns, asu)
+            rows = _unmerged_rows(columns, asu, labels)
             handle.write(rows.tobytes())
             n_rows += len(rows)
             extremes = _extreme_rows(np.concatenate([extremes, rows]), inverse_metric)
@@ -246,9 +258,39 @@ def _batch(batch, header):
     made.number = batch.number
     made.title = batch.title[:70]
     made.cell = gemmi.UnitCell(*(float(value) for value in batch.cell))
-    made.wavelength = header.wavelength if np.isfinite(header.wavelength) else 0.0
+    length = batch.wavelength if np.isfinite(batch.wavelength) else header.wavelength
+    made.wavelength = length if np.isfinite(length) else 0.0
     made.dataset_id = 1
+    if batch.reciprocal is not None:
+        for place, value in enumerate(orientation(batch.reciprocal, made.cell.parameters).T.ravel().tolist()):
+            made.floats[FIRST_OF_UMAT + place] = value
     return made
+
+
+def orientation(reciprocal, cell):
+    """CCP4's matrix U of a crystal: reciprocal = P^T U B.
+
+    Parameters
+    ----------
+    reciprocal : ndarray, shape (3, 3)
+        Columns a*, b*, c* in the laboratory, 1/angstrom.
+    cell : sequence of 6 floats
+
+    Returns
+    -------
+    ndarray, shape (3, 3)
+
+    Notes
+    -----
+    B has a* along x and b* in the xy plane (Busing & Levy 1967, Acta Cryst. 22, 457, doi:10.1107/S0365110X67000970). P turns the laboratory
+    of units.py to CCP4's: x along the beam, y and z our x and y.
+    """
+    return np.roll(reciprocal, 1, axis=0) @ np.linalg.inv(busing_levy(cell))
+
+
+def busing_levy(cell):
+    """B of `orientation`: the upper triangular matrix whose square is the reciprocal metric."""
+    return np.linalg.cholesky(reciprocal_metric(cell)).T
 
 
 class AsuFinder:
@@ -287,9 +329,9 @@ class AsuFinder:
         return moved, isym
 
 
-def _unmerged_rows(columns, asu):
+def _unmerged_rows(columns, asu, labels):
     hkl, isym = asu(columns["hkl"])
-    others = [columns[label] for label, _ in UNMERGED_COLUMNS if label != "M/ISYM"]
+    others = [columns[label] for label, _ in labels if label != "M/ISYM"]
     return np.column_stack([hkl, isym, *others]).astype("<f4")
 
 
