@@ -15,7 +15,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "tes
 from observation_simulator import CELL, SPACE_GROUP, simulate
 from table import Row, main
 
-from sfxflow.merging import merge, scaling
+from sfxflow.merging import levels, scaling
 from sfxflow.merging.merge import Parts, merge_observations
 from sfxflow.point_group import is_centric
 from sfxflow.settings import Merging
@@ -77,7 +77,7 @@ def of_mates(relative, seed):
 
 def cycles_of_groups():
     """Rows with other numbers of cycles in which each group is compared with its own; 0: all with the whole."""
-    known_of_groups, groups_from = scaling.known_of_groups, merge._GROUPS_FROM
+    known_of_groups, groups_from = scaling.known_of_groups, levels._GROUPS_FROM
 
     def of_the_whole(apart, anomalous):
         whole = apart.sum(axis=2)
@@ -87,7 +87,7 @@ def cycles_of_groups():
     rows = []
     for n in (0, 2, 4, 6):
         scaling.known_of_groups = known_of_groups if n else of_the_whole
-        merge._GROUPS_FROM = 8 - n
+        levels._GROUPS_FROM = 8 - n
         for relative in (0.1, 0.25, 0.0):
             slope, cc, _, overall = of_states(relative, seed=71)
             what, halves = f"{n} cycles, difference of {100 * relative:.0f} %", overall["cc_difference"]
@@ -96,7 +96,7 @@ def cycles_of_groups():
                 rows.append(Row(f"{what}: size against the true one", "", slope, "", None, note))
             else:
                 rows.append(Row(f"{what}: correlation of half sets", "", halves))
-    scaling.known_of_groups, merge._GROUPS_FROM = known_of_groups, groups_from
+    scaling.known_of_groups, levels._GROUPS_FROM = known_of_groups, groups_from
     return rows
 
 

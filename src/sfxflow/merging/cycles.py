@@ -13,6 +13,7 @@ from sfxflow.merging.assessment import assess_block
 _B_FROM, _CURVE_FROM, _GEOMETRY_FROM, _ROBUST_FROM, _AGREEMENT_FROM = 1, 1, 2, 3, 4
 #: Most steps of a crystal's fit in a cycle.
 _STEPS = 2
+_ADMISSION_STEPS = 5
 #: Observations whose partiality is more uncertain than this, relatively, and more than this many times as uncertain as where the
 #: curve is highest, are not merged: a low one would say nothing of the intensity.
 _LARGEST_ERROR, _LARGEST_ERROR_TO_PEAK = 0.35, 2.0
@@ -66,6 +67,7 @@ class Run:
         self.levels = np.zeros(errors.N_RANGES - 1)
         self.measured = np.zeros((1, len(self.q)))
         self.least_sigma = np.zeros(len(self.q))
+        self.change = np.inf
 
     @property
     def numbers(self):
@@ -86,11 +88,15 @@ class Run:
 
     def cycle(self, cycle, group=None, n_groups=1):
         """One cycle: merge, then fit the crystals to it, or each to its own group, then the curve."""
+        if cycle:
+            self.merge(group, n_groups)
+        self.fit_cycle(cycle)
+
+    def fit_cycle(self, cycle):
+        """The part of a cycle that follows the merge; before the first one there is none."""
         if cycle == 0:
             self.state[:, 0], self.prior[:] = scaling.start(self)
             self.current[:] = self.prior
-        else:
-            self.merge(group, n_groups)
         fitted = self.fitted
         fitted[0] = 1
         fitted[1] = cycle >= _B_FROM
@@ -106,6 +112,23 @@ class Run:
                 self.curve = partiality.estimate(curve_sums, self.curve, stretch)
             else:
                 self.curve = partiality.estimate_spread(curve_sums, self.curve)
+
+    def keep_waiting(self, crystals):
+        """Crystals (bool for each) that take no part until they are admitted."""
+        self.status[crystals] = scaling.WAITING
+        self.active[crystals] = 0
+
+    def admit(self, crystals):
+        """After a merge: fit crystals that waited, from a scale in closed form, to what the others say; then they take part."""
+        self.current = self.posterior()
+        self.state[crystals] = 0.0
+        self.status[crystals] = ""
+        others = self.active
+        self.active = np.where(crystals, 2, 0).astype(np.uint8)
+        self.fit(self.fitted, steps=0, robust=False)
+        self.fit(self.fitted, steps=_ADMISSION_STEPS, robust=True)
+        self.active = np.where(crystals, 2, others).astype(np.uint8)
+        self.status, self.active = scaling.judged(self, agreement=True)
 
     def merge(self, group=None, n_groups=1):
         """Merge with the present scales, curve and weights; with `group` (of each crystal, from 0) also each group by itself."""
@@ -128,6 +151,8 @@ class Run:
         # `current` stays as it is: it belongs to the pass that made the sums
         merged = np.divide(self.total[:, 0], information, where=information > 0, out=np.zeros_like(information))
         self.prior = scaling.prior_intensity(self.q, merged, information, self.prior, self.epsilon)
+        found = self.posterior()
+        self.change = float(np.sum(np.abs(found - self.current)) / max(np.sum(np.abs(found)), 1e-300))
 
     def fit(self, fitted, steps, robust):
         """Fit the crystals; returns the sums for the curve."""
@@ -255,11 +280,12 @@ class Run:
             total += part
         return total
 
-    def describe(self, cycle):
+    def describe(self, cycle, level=""):
         """A line for the log."""
         good = self.active == 1
         return (
-            f"cycle {cycle + 1}: {good.sum()} crystals, scales spread by {np.std(self.state[good, 0]):.2f} (ln), "
+            f"{level}cycle {cycle + 1}: {good.sum()} crystals, scales spread by {np.std(self.state[good, 0]):.2f} (ln), "
             f"B by {np.std(self.state[good, 1]):.1f} A^2, widths by {np.std(self.state[good, 2]):.2f} (ln), "
-            f"rotations by {1e3 * np.std(self.state[good, 3:5]):.3f} mrad"
+            f"rotations by {1e3 * np.std(self.state[good, 3:5]):.3f} mrad, "
+            f"intensities changed by {self.change:.1e}"
         )

@@ -45,8 +45,9 @@ _WELL_RECORDED = 0.2
     USUAL,
 ) = range(13)
 N_PACKED = 13
-#: Steps that can gain less of log likelihood than this are not taken.
-_SMALL_GAIN = 0.01
+#: A step that gains less of log likelihood than this is taken without a look at where it leads, and is the last one: the cost is
+#: quadratic there.
+_TRUSTED_GAIN = 0.5
 
 
 @njit(cache=True, nogil=True)
@@ -297,10 +298,11 @@ def _fit_crystal(packed, n, state, shape, curve, slope, numbers, precision, fitt
         gain = 0.0
         for a in range(N_PARAMETERS):
             gain += step[a, 0] * vector[a]
-        if not gain >= _SMALL_GAIN:
-            break
         for a in range(N_PARAMETERS):
             trial[a] = state[a] + step[a, 0]
+        if gain < _TRUSTED_GAIN:
+            state[:] = trial
+            break
         trial[0] = min(max(trial[0], state[0] - 1.0), state[0] + 1.0)
         new_cost = normal_equations(
             packed, n, trial, shape, curve, slope, numbers, precision, fitted, new_matrix, new_vector

@@ -95,6 +95,42 @@ def tells(height, uncertain, peak, numbers):
 
 
 @njit(cache=True, nogil=True)
+def first_block(
+    offsets, reflection, excitation, intensity, shape, active, q, reference, scale, shell_q2, by_crystal, by_shell
+):  # fmt: skip
+    """Add a block's observations to the sums for the first scales, with a Gaussian partiality of the widths as given.
+
+    Parameters
+    ----------
+    reference : float
+        Reference width; 0 where the partiality is 1 everywhere.
+    scale : float64, shape (n_crystals,)
+        With which the second sums are made.
+    shell_q2 : float
+        Step of q^2 of the shells.
+    by_crystal : float64, shape (n_crystals, 2)
+        Out, added: sums of the roots of partiality times intensity, so that a few outliers don't make the scale, and of the partiality.
+    by_shell : float64, shape (n_shells, 2)
+        Out, added: sums of partiality f times intensity, and of f^2.
+    """
+    for c in range(len(offsets) - 1):
+        if active[c] != 1:
+            continue
+        for j in range(offsets[c], offsets[c + 1]):
+            own_q = q[reflection[j] & NUMBER_MASK]
+            q2 = own_q * own_q
+            height = 1.0
+            if reference > 0.0:
+                width2 = shape[c, 0] + (shape[c, 1] + shape[c, 2] * q2) * q2
+                height = np.exp(-0.5 * excitation[j] * excitation[j] / width2) * reference / np.sqrt(width2)
+            by_crystal[c, 0] += np.sqrt(height * max(intensity[j], 0.0))
+            by_crystal[c, 1] += height
+            shell = min(int(q2 / shell_q2), len(by_shell) - 1)
+            by_shell[shell, 0] += height * intensity[j] / scale[c]
+            by_shell[shell, 1] += height * height
+
+
+@njit(cache=True, nogil=True)
 def merge_block(
     offsets, reflection, excitation, intensity, sigma, polarisation, azimuth, weight,
     state, shape, active, slot, mates_apart, q, current, curve, spread, numbers, sums,

@@ -4,14 +4,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sfxflow.merging import halves
+from sfxflow.merging import halves, levels
 from sfxflow.merging.cycles import Run
 from sfxflow.merging.observations import FULL_WEIGHT, Collector
 from sfxflow.merging.tables import merged_tables
 from sfxflow.settings import Merging
-
-#: Cycle (from 0) from which groups of crystals are compared each with its own, if there are two more: by then all are on one scale.
-_GROUPS_FROM = 4
 
 
 @dataclass(frozen=True)
@@ -105,12 +102,7 @@ def _merged(blocks, collector, settings, threads, progress, parts, only=None):
         # crystals of no group have a slot of their own, so that the slots add up to all
         other = len(parts.names)
         apart = np.where(parts.of_crystal < 0, other, parts.of_crystal), other + 1
-    groups_from = max(1, min(_GROUPS_FROM, settings.cycles - 2))
-    for cycle in range(settings.cycles):
-        run.cycle(cycle, *(apart if cycle >= groups_from else ()))
-        if progress:
-            progress(run.describe(cycle))
-    run.merge(*apart)
+    levels.converge(run, settings.cycles, *apart, progress=progress)
     run.assess()
     if settings.reject_delta_cc is not None and run.reject(settings.reject_delta_cc):
         run.cycle(settings.cycles, *apart)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sfxflow.merging.observations import MINUS
+from sfxflow.merging import kernels
 
 #: Order as in the kernels' `state`; units: 1, angstrom^2, 1, radian, radian, 1.
 PARAMETERS = ("ln_scale", "B", "ln_width", "rotation_x", "rotation_y", "energy")
@@ -18,6 +18,7 @@ _N_SHELLS = 20
 #: Order of a relative difference of Friedel mates or of groups, for the weights with which its mean square is found.
 _DIFFERENCE_SCALE = 0.05
 NOT_ASKED_FOR = "left out of this run"
+WAITING = "not fitted yet"
 LOWERS_CC = "lowers CC1/2"
 _UNLIKE = "intensities do not agree with the other crystals"
 
@@ -42,36 +43,27 @@ def start(run):
     mean : ndarray, shape (n_reflections,)
         Expected intensity of each reflection.
     """
-    above, below = np.zeros((2, len(run.state)))
-    for i in range(len(run.blocks)):
-        crystal, _, height, intensity = _first_view(run, run.blocks[i])
-        # roots, so that a few outliers don't make the scale
-        above += np.bincount(crystal, np.sqrt(height * np.maximum(intensity, 0.0)), len(above))
-        below += np.bincount(crystal, height, len(below))
-    positive = (above > 0) & (below > 0) & (run.active == 1)
-    scale = np.ones(len(above))
-    scale[positive] = (above[positive] / below[positive]) ** 2
-    scale[~positive] = np.median(scale[positive]) if positive.any() else 1.0
+    peak = 0.0 if run.model == "unity" else run.reference_width
+
+    def passed(scale, by_crystal, by_shell):
+        for i in range(len(run.blocks)):
+            block = run.blocks[i]
+            own = slice(block.first_crystal, block.first_crystal + len(block.offsets) - 1)
+            columns = (block.columns[name] for name in ("reflection", "excitation", "intensity"))
+            kernels.first_block(
+                block.offsets, *columns, run.shape[own], run.active[own], run.q, peak, scale[own], edges[1], by_crystal[own], by_shell
+            )  # fmt: skip
+
     edges = np.linspace(0, run.curve.q2_max, _N_SHELLS + 1)
-    above, below = np.zeros((2, _N_SHELLS))
-    for i in range(len(run.blocks)):
-        crystal, q2, height, intensity = _first_view(run, run.blocks[i])
-        shell = np.minimum((q2 / edges[1]).astype(int), _N_SHELLS - 1)
-        above += np.bincount(shell, height * intensity / scale[crystal], _N_SHELLS)
-        below += np.bincount(shell, height**2, _N_SHELLS)
-    return np.log(scale), run.epsilon * _interpolated(run.q, edges, above, below)
-
-
-def _first_view(run, block):
-    """Crystal, q^2, partiality by a Gaussian of the widths as given (0 for crystals left out) and intensity of observations."""
-    q2 = run.q[np.asarray(block.columns["reflection"]) & np.uint32(MINUS - 1)] ** 2
-    crystal = block.first_crystal + np.repeat(np.arange(len(block.offsets) - 1), np.diff(block.offsets))
-    height = (run.active[crystal] == 1).astype(float)
-    if run.model != "unity":
-        shape = run.shape[crystal]
-        width = np.sqrt(shape[:, 0] + shape[:, 1] * q2 + shape[:, 2] * q2**2)
-        height *= np.exp(-0.5 * (block.columns["excitation"] / width) ** 2) * run.reference_width / width
-    return crystal, q2, height, np.asarray(block.columns["intensity"], float)
+    scale = np.ones(len(run.state))
+    by_crystal, by_shell = np.zeros((len(scale), 2)), np.zeros((_N_SHELLS, 2))
+    passed(scale, by_crystal, by_shell)
+    positive = (by_crystal > 0).all(axis=1) & (run.active == 1)
+    scale[positive] = (by_crystal[positive, 0] / by_crystal[positive, 1]) ** 2
+    scale[~positive] = np.median(scale[positive]) if positive.any() else 1.0
+    by_shell[:] = 0.0
+    passed(scale, by_crystal, by_shell)
+    return np.log(scale), run.epsilon * _interpolated(run.q, edges, *by_shell.T)
 
 
 def prior_intensity(q, merged, information, previous, epsilon):
@@ -211,7 +203,7 @@ def judged(run, agreement):
     crystals predict its intensities better than Wilson's distribution does. Crystals that fail go on being fitted.
     """
     status = first_status(run.counts)
-    for text in (NOT_ASKED_FOR, LOWERS_CC):
+    for text in (NOT_ASKED_FOR, LOWERS_CC, WAITING):
         status[run.status == text] = text
     tried = status == ""
     used, above, below, gained = run.quality[:, :4].T
