@@ -4,6 +4,7 @@ Neither sfxflow nor CrystFEL contains them, nor do sfxflow's containers. They ru
 built-in engine, and CrystFEL's own methods (asdf, taketwo, xgandalf, ...), need no such line.
 """
 
+import json
 from typing import NamedTuple
 
 from sfxflow.errors import InputError
@@ -69,6 +70,23 @@ def licensed_methods(indexing_methods):
         indexing_methods = indexing_methods.split(",")
     names = [method.strip().partition("-")[0].lower() for method in indexing_methods]
     return [name for name in dict.fromkeys(names) if name in LICENCES]
+
+
+def accepted_licences(text):
+    """The config's section `licences` from the JSON text that a rule passes.
+
+    Raises
+    ------
+    InputError
+        It is something else.
+    """
+    try:
+        accepted = json.loads(text) if text else {}
+    except json.JSONDecodeError as error:
+        raise InputError(f"--licences: not JSON: {error}") from None
+    if not isinstance(accepted, dict) or not all(isinstance(entry, dict) for entry in accepted.values()):
+        raise InputError('--licences: {"mosflm": {"accepted_by": "YOUR NAME", "date": "2026-01-31"}} is expected')
+    return accepted
 
 
 def require_licences(indexing_methods, accepted, where="crystfel.indexing"):

@@ -82,11 +82,22 @@ def write_dates_as_text():
             entry["date"] = entry["date"].isoformat()
 
 
+def licensed_methods():
+    """CrystFEL's indexing methods of the config that run a program whose terms each user has to accept."""
+    methods = config["crystfel"]["indexing"].split(",")
+    names = [method.strip().partition("-")[0].lower() for method in methods]
+    return [name for name in names if name in LICENSED and "crystfel" in config["engines"]]
+
+
+def accepted_licences():
+    """Of the licences that are used who accepted them, as JSON with sorted keys."""
+    return json.dumps({name: config["licences"][name] for name in licensed_methods()}, sort_keys=True)
+
+
 def require_licences():
-    """Indexing methods that run a program whose terms each user has to accept need a line that says who did."""
-    methods = [method.strip().partition("-")[0].lower() for method in config["crystfel"]["indexing"].split(",")]
-    for name in methods if "crystfel" in config["engines"] else []:
-        if name in LICENSED and not config["licences"].get(name):
+    """Those methods need a line that says who accepted the terms."""
+    for name in licensed_methods():
+        if not config["licences"].get(name):
             raise WorkflowError(
                 f"{CONFIG}: crystfel.indexing: {name} runs {LICENSED[name]}, whose terms each user has to accept. Read them (`sfxflow doctor` "
                 f"says where). If you accept them, write into the config: licences: {{{name}: {{accepted_by: YOUR NAME, date: 2026-01-31}}}}"

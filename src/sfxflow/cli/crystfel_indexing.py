@@ -20,6 +20,7 @@ from sfxflow.io.geometry import read_geometry
 from sfxflow.io.hdf5 import hdf5_written_whole
 from sfxflow.io.peaks import PEAK_GROUP
 from sfxflow.io.table import ChunkWriter, open_chunk, read_rows
+from sfxflow.licences import accepted_licences, require_licences
 from sfxflow.programs.crystfel import indexing_options
 from sfxflow.reflections import TABLES, Status
 
@@ -36,6 +37,12 @@ def add_arguments(parser):
     options.add_frames(parser)
     options.add_cell(parser)
     parser.add_argument("--stream", metavar="FILE", help="indexamajig's stream, to keep")
+    parser.add_argument(
+        "--licences",
+        default="{}",
+        metavar="JSON",
+        help="terms of other people's programs that were accepted: the section licences of config.yaml",
+    )
     crystfel_job.add_program(parser)
     options.add_job(parser, "file of the integrated reflections (HDF5)")
 
@@ -43,6 +50,7 @@ def add_arguments(parser):
 def run(args):
     """Index and integrate; see the module's docstring."""
     settings, integration = crystfel_job.sections(args, "crystfel", "integration")
+    licences = require_licences(settings.indexing, accepted_licences(args.licences))
     detector = read_geometry(args.geometry)
     cell, group = options.cell_and_group(args.cell, args.space_group)
     chosen = ["-p", _CELL, *indexing_options(settings, integration)]
@@ -89,7 +97,11 @@ def run(args):
     with hdf5_written_whole(args.output) as handle:
         writer = ChunkWriter(
             handle,
-            provenance_json({"crystfel": vars(settings), "integration": vars(integration)}, inputs),
+            provenance_json(
+                {"crystfel": vars(settings), "integration": vars(integration)}
+                | ({"licences": licences} if licences else {}),
+                inputs,
+            ),
             ["frames", "crystals", "reflections"],
         )
         handle.attrs["warning"] = warning

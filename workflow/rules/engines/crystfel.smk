@@ -101,6 +101,7 @@ rule crystfel_indexing:
                 ],
             }
         ),
+        licences=accepted_licences(),
         crystfel=CRYSTFEL,
         version=SFXFLOW,
     message:
@@ -118,6 +119,7 @@ rule crystfel_indexing:
             --cell {input.cell:q} \
             --space-group {params.space_group:q} \
             --settings {params.settings:q} \
+            --licences {params.licences:q} \
             --threads {threads} \
             --time-limit {resources.runtime} \
             --program-log {log.program:q} \
