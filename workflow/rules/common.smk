@@ -97,10 +97,12 @@ def accepted_licences():
 def require_licences():
     """Those methods need a line that says who accepted the terms."""
     for name in licensed_methods():
+        program, to_read = LICENSED[name]
         if not config["licences"].get(name):
             raise WorkflowError(
-                f"{CONFIG}: crystfel.indexing: {name} runs {LICENSED[name]}, whose terms each user has to accept. Read them (`sfxflow doctor` "
-                f"says where). If you accept them, write into the config: licences: {{{name}: {{accepted_by: YOUR NAME, date: 2026-01-31}}}}"
+                f"{CONFIG}: crystfel.indexing: {name} runs {program}, whose terms each user has to accept. Read {to_read}. If you accept "
+                f"them, write into the config: licences: {{{name}: {{accepted_by: YOUR NAME, date: 2026-01-31}}}}. The engine builtin and "
+                "CrystFEL's method asdf need no such line"
             )
 
 
@@ -278,6 +280,11 @@ def without_cell():
     return [dataset for dataset in DATASETS if not config["datasets"][dataset]["cell"]]
 
 
+def group_of_peaks(wildcards):
+    """On a cluster the stages of a chunk are one job, unless the cell has to be found between the peaks and the indexing."""
+    return "chunk" if config["datasets"][RUNS[wildcards.run]["dataset"]]["cell"] else None
+
+
 def d_min_of_dataset(wildcards):
     return config["datasets"][wildcards.dataset]["d_min"] or ""
 
@@ -431,7 +438,20 @@ require_order("integration", "middle_radius", "outer_radius")
 require_order("figures_of_merit", "d_min", "d_max")
 
 # Methods of CrystFEL that run a program with terms of its own (src/sfxflow/licences.py).
-LICENSED = {"mosflm": "MOSFLM", "xds": "XDS", "dirax": "DirAx"}
+LICENSED = {
+    "mosflm": (
+        "MOSFLM",
+        "the licence that comes with iMosflm (https://www.mrc-lmb.cam.ac.uk/mosflm/imosflm/), or that of CCP4 (https://www.ccp4.ac.uk)",
+    ),
+    "xds": (
+        "XDS",
+        "its terms of use (https://xds.mr.mpg.de, https://download.dectris.cloud/xds/help/terms-of-use.html)",
+    ),
+    "dirax": (
+        "DirAx",
+        "the conditions on its web page (http://www.crystal.chem.uu.nl/distr/dirax/)",
+    ),
+}
 require_licences()
 
 # Files that example.smk simulates: they need not be there when the workflow starts.

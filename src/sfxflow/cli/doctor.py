@@ -1,4 +1,7 @@
-"""Say what is installed, which engines and clusters work from here, what is missing and how to get it."""
+"""Say what is installed, which engines, mergers and clusters work from here, what is missing and how to get it.
+
+Only the built-in engine has to be there. CrystFEL and DIALS are programs beside it, which are found on the search path.
+"""
 
 import importlib.metadata
 import importlib.util
@@ -9,6 +12,9 @@ import subprocess
 import tempfile
 
 import sfxflow
+from sfxflow.licences import LICENCES
+from sfxflow.programs.probe import crystfel_methods, said_version
+from sfxflow.programs.running import PACKAGES as PACKAGES_OF_PROGRAMS
 
 #: Packages that the built-in engine imports, as they are called in the index and in Python.
 PACKAGES = {
@@ -22,6 +28,9 @@ PACKAGES = {
     "matplotlib": "matplotlib",
     "PyYAML": "yaml",
 }
+
+#: Programs of DIALS that the engine runs.
+_DIALS_PROGRAMS = ("dials.find_spots", "dials.ssx_index", "dials.ssx_integrate", "dials.scale")
 
 #: Cluster to its plug-in for Snakemake, a program that submits and one that asks whether the cluster answers.
 CLUSTERS = {
@@ -40,6 +49,8 @@ def run(args):
     print(f"{_cores()} cores, {_memory()}, temporary files in {tempfile.gettempdir()}")
     works = _engine()
     works = _snakemake() and works
+    _crystfel()
+    _dials()
     for name in CLUSTERS:
         _cluster(name)
     _containers()
@@ -74,7 +85,7 @@ def _memory():
 
 
 def _engine():
-    print("\nEngine builtin")
+    print("\nEngine builtin, merger builtin (no licence to accept)")
     remedy = "make demo in the checkout, or python -m pip install --editable . there, installs it"
     good = [
         _say(importlib.util.find_spec(module) is not None, f"{package} {_version(package) or ''}".rstrip(), remedy)
@@ -98,6 +109,69 @@ def _snakemake():
     found = shutil.which("sfxflow")
     remedy = "activate the environment that it is installed in: the rules call it by name"
     return _say(found is not None, f"sfxflow on the search path{f': {found}' if found else ''}", remedy) and good
+
+
+def _crystfel():
+    print("\nEngine crystfel, mergers partialator and process_hkl (optional)")
+    version = said_version("indexamajig")
+    found = shutil.which("indexamajig")
+    remedy = f"{PACKAGES_OF_PROGRAMS['indexamajig']}; its programs have to be on the search path"
+    if not _say(found is not None and version is not None, f"indexamajig {version or ''}".rstrip(), remedy):
+        if found:
+            print(f"           {found} is there, but does not start: a library that it needs is missing")
+        return
+    for program in ("partialator", "process_hkl"):
+        _say(shutil.which(program) is not None, program, "a part of CrystFEL")
+    methods = crystfel_methods()
+    if methods is None:
+        print("           it does not say which indexing methods it was built with")
+    else:
+        print(
+            f"           indexing methods that it was built with: {', '.join(methods)} (felix, pinkIndexer and smallcell are not asked)"
+        )
+    print(
+        "           indexing methods that run a program with terms that each user has to accept (licences: in config.yaml):"
+    )
+    for name, licence in LICENCES.items():
+        there = any(shutil.which(program) for program in licence.executables)
+        print(
+            f"  {'found  ' if there else 'absent '}  {name}: {licence.program}, from {licence.had_from}; read {licence.read}"
+        )
+
+
+def _dials():
+    print("\nEngine dials, merger dials_scale (optional)")
+    version = said_version("dials.version", "--version") or said_version("dials.version")
+    remedy = (
+        "Debian and Ubuntu: apt-get install dials; others: https://dials.github.io/installation.html, or conda-forge"
+    )
+    _say(version is not None, f"DIALS {version or ''}".rstrip(), remedy)
+    if version is not None:
+        for program in _DIALS_PROGRAMS:
+            _say(shutil.which(program) is not None, program, "this DIALS is too old, or only a part of it is installed")
+        if _imports("xfel_mono_sim_ext"):
+            print("           its stills indexer is complete")
+        else:
+            print(
+                "           its stills indexer asks for the module xfel_mono_sim_ext, which this package leaves out: sfxflow gives it an empty one"
+            )
+    _say(
+        shutil.which("cctbx.xfel.merge") is not None,
+        "merger cctbx_xfel_merge: cctbx.xfel.merge",
+        "https://github.com/cctbx/cctbx_project and its xfel module, in an environment with MPI",
+    )
+
+
+def _imports(module):
+    """Whether the Python of DIALS has a module."""
+    python = shutil.which("dials.python") or shutil.which("cctbx.python") or shutil.which("libtbx.python")
+    if python is None:
+        return False
+    try:
+        done = subprocess.run([python, "-c", f"import {module}"], capture_output=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
 
 
 def _cluster(name):
