@@ -33,6 +33,7 @@ COMMANDS = {
     "crystfel_peaks": "find peaks with CrystFEL",
     "crystfel_indexing": "index and integrate with CrystFEL",
     "stream": "write a CrystFEL stream",
+    "convert": "convert between streams, tables, peak files, MTZ",
     "frames": "gather the frame account of a run",
     "split": "say which frames are merged apart",
     "ambiguity": "resolve the indexing ambiguity",

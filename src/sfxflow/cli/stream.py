@@ -68,7 +68,7 @@ def run(args):
     progress = Progress("chunk files written", len(args.integrated))
     with written_whole(args.output) as temporary, open(temporary, "wb", buffering=1 << 20) as handle:
         command = shlex.join(["sfxflow", *sys.argv[1:]])
-        writer = StreamWriter(handle, detector, _geometry_text(args.geometry[0], detector), cell, command)
+        writer = StreamWriter(handle, detector, geometry_text(args.geometry[0], detector), cell, command)
         for number, path in enumerate(args.integrated):
             peaks = args.peaks[number] if args.peaks else None
             try:
@@ -114,7 +114,7 @@ def _place(panel):
     return [getattr(panel, name) for name in _PLACE]
 
 
-def _geometry_text(path, detector):
+def geometry_text(path, detector):
     """The geometry file as it is; one made from it where it is an NXmx file."""
     if str(path).endswith(".geom"):
         with open(path, encoding="utf-8", errors="replace") as handle:
@@ -142,7 +142,7 @@ def _write_chunk(writer, path, peak_path, arrays, counts, ways_of_crystals):
         of_frame = np.searchsorted(crystals["frame"], np.arange(len(frames["frame"]) + 1))
         for first in range(0, len(frames["frame"]), _FRAMES_AT_A_TIME):
             last = min(first + _FRAMES_AT_A_TIME, len(frames["frame"]))
-            peaks = _peaks(peak_path, path, frames, first, last, arrays) if peak_path else None
+            peaks = peaks_of_frames(peak_path, path, frames, first, last, arrays) if peak_path else None
             begin = starts[of_frame[first]]
             end = starts[of_frame[last]]
             rows = read_rows(handle["reflections"], begin, end, _REFLECTION_COLUMNS)
@@ -154,7 +154,7 @@ def _write_chunk(writer, path, peak_path, arrays, counts, ways_of_crystals):
                     counts["failed"] += 1
                     continue
                 own = [c for c in range(of_frame[frame], of_frame[frame + 1]) if not left_out[c]]
-                _begin(writer, frames, frame, peaks[frame - first] if peaks else None, bool(own))
+                begin(writer, frames, frame, peaks[frame - first] if peaks else None, bool(own))
                 for c in own:
                     some = {name: values[starts[c] - begin : starts[c + 1] - begin] for name, values in rows.items()}
                     counts["left_out"] += writer.add_crystal({name: crystals[name][c] for name in crystals}, some)
@@ -173,7 +173,8 @@ def _turn(crystals, operators, mode):
         crystals["cell"][c] = parameters_of(reciprocal)
 
 
-def _begin(writer, frames, frame, peaks, is_indexed):
+def begin(writer, frames, frame, peaks, is_indexed):
+    """The first lines of a row of the table `frames`."""
     writer.begin_frame(
         frames["file"][frame],
         frames["event"][frame],
@@ -196,8 +197,8 @@ def _check_panels(path, panel, n_panels):
         )
 
 
-def _peaks(peak_path, path, frames, first, last, arrays):
-    """Peaks of some frames as the stream needs them."""
+def peaks_of_frames(peak_path, path, frames, first, last, arrays):
+    """Peaks of some rows of `frames`, the table of the file `path`, as the stream needs them: list of Peaks."""
     with open_chunk(peak_path, "frames") as handle:
         numbers = handle["frames/frame"][first:last]
         if list(numbers) != list(frames["frame"][first:last]):

@@ -44,11 +44,22 @@ def read_cell(path):
     except OSError as error:
         raise InputError(f"{path}: the cell can't be read ({error.strerror})") from None
     if lines and lines[0].strip() == _FIRST_LINE:
-        return _checked(_from_crystfel(lines, path), path)
+        return parse_cell(lines, path)
     for line in lines:
         if line.startswith("CRYST1"):
             return _checked(_from_cryst1(line, path), path)
     raise InputError(f"{path}: is neither a CrystFEL cell file (first line {_FIRST_LINE!r}) nor a PDB file with CRYST1")
+
+
+def parse_cell(lines, where):
+    """Unit cell of the lines of a CrystFEL .cell file; `where` names it in messages.
+
+    Raises
+    ------
+    InputError
+        They lack a parameter, or describe no possible cell.
+    """
+    return _checked(_from_crystfel(lines, where), where)
 
 
 def write_cell(path, cell, provenance=None):

@@ -71,7 +71,12 @@ class PanelPlaces:
                 )
 
     def __call__(self, panel, fs, ss):
-        """Panel number in the detector and slab position.
+        """Panel number in the detector and slab position; see `number`."""
+        number = self.number(panel, fs, ss)
+        return number, fs + self._to_slab_fs[number], ss + self._to_slab_ss[number]
+
+    def number(self, panel, fs, ss):
+        """Panel number in the detector.
 
         Parameters
         ----------
@@ -92,7 +97,7 @@ class PanelPlaces:
                 raise InputError(
                     f"{self._where}: fs {fs[i]:g}, ss {ss[i]:g} lies on no panel of the geometry; give the right one"
                 )
-            return number, fs, ss
+            return number
         numbers = np.array([self._number.get(name, -1) for name in self._panels], dtype=np.int64)
         number = numbers[panel]
         if np.any(number < 0):
@@ -101,21 +106,20 @@ class PanelPlaces:
             raise InputError(
                 f"{self._where}: the geometry has no panel {name!r} ({known}); give the geometry that was indexed with"
             )
-        return number, fs + self._to_slab_fs[number], ss + self._to_slab_ss[number]
+        return number
 
 
-def detector_of_stream(reader):
-    """The detector of the geometry that a stream carries.
+def detector_of_header(header, path):
+    """The detector of the geometry that a stream carries; `path` names it in messages.
 
     Raises
     ------
     InputError
         It carries none, or one that can't be read.
     """
-    where = f"{reader.path}, its geometry"
-    if not reader.header.geometry.strip():
-        raise InputError(f"{reader.path}: carries no geometry; give one with --geometry")
-    return parse_geom(reader.header.geometry, where, Path(reader.path).parent)
+    if not header.geometry.strip():
+        raise InputError(f"{path}: carries no geometry; give one with --geometry")
+    return parse_geom(header.geometry, f"{path}, its geometry", Path(path).parent)
 
 
 def tables_of_stream(reader, detector=None, polarisation_fraction=0.99, polarisation_angle=0.0, frames_at_a_time=256):
@@ -139,9 +143,9 @@ def tables_of_stream(reader, detector=None, polarisation_fraction=0.99, polarisa
     Raises
     ------
     InputError
-        As `StreamReader`, `detector_of_stream` and `PanelPlaces` say.
+        As `StreamReader`, `detector_of_header` and `PanelPlaces` say.
     """
-    detector = detector_of_stream(reader) if detector is None else detector
+    detector = detector_of_header(reader.header, reader.path) if detector is None else detector
     places = PanelPlaces(reader.panels, detector, reader.header.version, reader.path)
     frames = iter(reader)
     first_frame = first_crystal = 0
