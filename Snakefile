@@ -22,11 +22,14 @@ include: "workflow/rules/frames.smk"
 include: "workflow/rules/split.smk"
 include: "workflow/rules/ambiguity.smk"
 include: "workflow/rules/merging.smk"
+include: "workflow/rules/mergers/crystfel.smk"
 include: "workflow/rules/figures_of_merit.smk"
 include: "workflow/rules/export.smk"
 include: "workflow/rules/stream.smk"
 include: "workflow/rules/comparison.smk"
 include: "workflow/rules/report.smk"
+# Last: it goes over the rules of the files before.
+include: "workflow/rules/resources.smk"
 
 
 rule all:

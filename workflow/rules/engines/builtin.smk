@@ -20,6 +20,8 @@ rule builtin_peaks:
         "logs/builtin/runs/{run}/{chunk}.peaks.log",
     benchmark:
         "benchmarks/builtin/runs/{run}/{chunk}.peaks.tsv"
+    group:
+        group_of_peaks
     container:
         CONTAINER
     threads: 4
@@ -62,6 +64,8 @@ rule builtin_indexing:
         "logs/builtin/runs/{run}/{chunk}.indexed.log",
     benchmark:
         "benchmarks/builtin/runs/{run}/{chunk}.indexed.tsv"
+    group:
+        "chunk"
     container:
         CONTAINER
     threads: 4
@@ -101,6 +105,8 @@ rule builtin_integration:
         "logs/builtin/runs/{run}/{chunk}.integrated.log",
     benchmark:
         "benchmarks/builtin/runs/{run}/{chunk}.integrated.tsv"
+    group:
+        "chunk"
     container:
         CONTAINER
     threads: 4
