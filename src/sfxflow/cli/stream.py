@@ -143,11 +143,10 @@ def _write_chunk(writer, path, peak_path, arrays, counts, ways_of_crystals):
         for first in range(0, len(frames["frame"]), _FRAMES_AT_A_TIME):
             last = min(first + _FRAMES_AT_A_TIME, len(frames["frame"]))
             peaks = peaks_of_frames(peak_path, path, frames, first, last, arrays) if peak_path else None
-            begin = starts[of_frame[first]]
-            end = starts[of_frame[last]]
-            rows = read_rows(handle["reflections"], begin, end, _REFLECTION_COLUMNS)
+            start, stop = starts[of_frame[first]], starts[of_frame[last]]
+            rows = read_rows(handle["reflections"], start, stop, _REFLECTION_COLUMNS)
             hkl = np.column_stack([rows[name] for name in "hkl"])
-            hkl = reindexed_each(hkl, operators, mode[owner[begin:end]])
+            hkl = reindexed_each(hkl, operators, mode[owner[start:stop]])
             rows |= dict(zip("hkl", hkl.T, strict=True))
             for frame in range(first, last):
                 if frames["status"][frame] == Status.failed:
@@ -156,7 +155,7 @@ def _write_chunk(writer, path, peak_path, arrays, counts, ways_of_crystals):
                 own = [c for c in range(of_frame[frame], of_frame[frame + 1]) if not left_out[c]]
                 begin(writer, frames, frame, peaks[frame - first] if peaks else None, bool(own))
                 for c in own:
-                    some = {name: values[starts[c] - begin : starts[c + 1] - begin] for name, values in rows.items()}
+                    some = {name: values[starts[c] - start : starts[c + 1] - start] for name, values in rows.items()}
                     counts["left_out"] += writer.add_crystal({name: crystals[name][c] for name in crystals}, some)
                     counts["reflections"] += len(some["h"])
                 writer.end_frame()
