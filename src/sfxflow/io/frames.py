@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 
 from sfxflow.errors import FrameError, InputError
+from sfxflow.io.frame_list import ENDING, read_frame_list
 from sfxflow.io.hdf5 import unreadable
 from sfxflow.io.hdf5_frames import Hdf5Frames
 from sfxflow.io.masks import (
@@ -55,7 +56,7 @@ def open_frames(pattern, detector, mask=None):
     Parameters
     ----------
     pattern : str
-        A file or a glob; its files are taken in sorted order and their frames count through.
+        A file or a glob, whose files are taken in sorted order and their frames count through; or a list of frames (.lst).
     detector : Detector
     mask : str, optional
         A mask file beside the geometry's (`sfxflow.io.masks.extra_mask`).
@@ -69,6 +70,8 @@ def open_frames(pattern, detector, mask=None):
     InputError
         No file matches, or a file can't be opened or does not fit the geometry.
     """
+    if str(pattern).endswith(ENDING):
+        return ListedFrames(pattern, detector, mask)
     return Frames(matching_files(pattern), detector, mask)
 
 
@@ -337,6 +340,52 @@ class Frames:
         if not (value > 0 and np.isfinite(value)):
             raise FrameError(f"{reader.path} {reader.event(within)}: the {meaning} is {value} {unit}")
         return value
+
+
+class ListedFrames(Frames):
+    """The frames of a list (`sfxflow.io.frame_list`), in its order; otherwise as `Frames`.
+
+    Parameters
+    ----------
+    path : str
+        The list.
+    detector : Detector
+    extra : str, optional
+        Mask file of the user.
+
+    Raises
+    ------
+    InputError
+        A file has no such event, or anything that `Frames` raises.
+    """
+
+    def __init__(self, path, detector, extra=None):
+        listed = read_frame_list(path)
+        self._listed = None
+        super().__init__(dict.fromkeys(file for file, _ in listed), detector, extra)
+        numbers = {file: number for number, file in enumerate(self.files)}
+        places, events = [], {}
+        for file, event in listed:
+            number = numbers[file]
+            n_in_file = int(self._starts[number + 1] - self._starts[number])
+            if not event:
+                places += [(number, within) for within in range(n_in_file)]
+                continue
+            if number not in events:
+                reader = self._reader(number)
+                events[number] = {reader.event(within): within for within in range(n_in_file)}
+            if event not in events[number]:
+                raise InputError(f"{path}: {file} has no event {event}; it holds {n_in_file} frames")
+            places.append((number, events[number][event]))
+        self._listed = places
+        self.n_frames = len(places)
+
+    def _place(self, i):
+        if self._listed is None:
+            return super()._place(i)
+        if not 0 <= i < self.n_frames:
+            raise IndexError(f"frame {i} of {self.n_frames}")
+        return self._listed[i]
 
 
 class ImageFrame:
