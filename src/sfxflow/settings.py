@@ -171,8 +171,10 @@ class Merging:
         choices=("empirical", "gaussian", "xsphere", "unity"),
     )
     cycles: int = setting(8, "cycles of scaling and merging", low=1, high=100)
-    min_measurements: int = setting(
-        2, "fewest measurements of a reflection, of which one at least has to be well recorded", low=1
+    min_measurements: int = setting(2, "fewest measurements of a reflection, of crystals that are merged", low=1)
+    keep_unrecorded: bool = setting(
+        True,
+        "keep reflections of which hardly anything was recorded in any measurement: what these and Wilson's distribution tell (n = 0)",
     )
     max_excitation: float = setting(3.5, "observations farther off the Ewald sphere are left out, sigma(q)", low=0.5)
     min_partiality: float = setting(0.02, "observations with a smaller partiality are left out", low=0, high=1)
@@ -260,6 +262,37 @@ class ProcessHkl:
 
 
 @dataclass(frozen=True)
+class Dials:
+    """Engine dials. Its spot finder takes the settings of peaks, its integration d_min and the polarisation of integration."""
+
+    threshold: str = setting(
+        "dispersion_extended",
+        "how strong pixels are told from background",
+        choices=("dispersion", "dispersion_extended"),
+    )
+    sigma_background: float = setting(
+        6.0, "standard deviations of the index of dispersion above which pixels are not background", low=0
+    )
+    sigma_strong: float = setting(3.0, "standard deviations above the local mean of a strong pixel", low=0)
+    gain: float | None = setting(
+        None, "detector units a photon; none: as the geometry says, or else estimated from the frames", low=0
+    )
+    extra_find_spots: str = setting("", "more options of dials.find_spots, as on a command line")
+    indexing: str = setting(
+        "ssx_index",
+        "ssx_index and ssx_integrate with the peaks of the peak file, or stills_process, which finds the spots again",
+        choices=("ssx_index", "stills_process"),
+    )
+    max_lattices: int = setting(1, "most lattices looked for in a frame", low=1)
+    integration: str = setting(
+        "stills", "integration by ssx_integrate: stills or ellipsoid", choices=("stills", "ellipsoid")
+    )
+    extra_index: str = setting("", "more options of dials.ssx_index or dials.stills_process, as on a command line")
+    extra_integrate: str = setting("", "more options of dials.ssx_integrate or dials.stills_process")
+    max_bad_frames: float = setting(0.5, "fraction of failed frames above which the job fails", low=0, high=1)
+
+
+@dataclass(frozen=True)
 class FiguresOfMerit:
     """Figures of merit of merged data."""
 
@@ -284,6 +317,17 @@ class Report:
     title: str = setting("sfxflow", "heading of the report")
 
 
+@dataclass(frozen=True)
+class Lock:
+    """The drift guard: frames that are pinned, and how far their figures may move."""
+
+    frames: int = setting(200, "frames that are pinned of each dataset, evenly spread", low=10)
+    hit_share: float = setting(0.75, "which part of them are hits; the others are blanks", low=0.1, high=1)
+    hit_rate_tolerance: float = setting(0.02, "largest move of the hit rate of the pinned frames", low=0, high=1)
+    index_rate_tolerance: float = setting(0.03, "largest move of the index rate of the pinned hits", low=0, high=1)
+    cc_half_tolerance: float = setting(0.02, "largest move of CC1/2 of the pinned frames", low=0, high=2)
+
+
 #: Stage to its class; the order is that of the work.
 STAGES = {
     "peaks": Peaks,
@@ -296,9 +340,11 @@ STAGES = {
     "crystfel": Crystfel,
     "partialator": Partialator,
     "process_hkl": ProcessHkl,
+    "dials": Dials,
     "figures_of_merit": FiguresOfMerit,
     "export": Export,
     "report": Report,
+    "lock": Lock,
 }
 
 

@@ -20,7 +20,7 @@ from sfxflow.settings import STAGES, schema_of
 for _library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 
-#: Sub-command to what it does; the module has the same name. The order is that of the work.
+#: Sub-command to what it does; the module has the same name, with _ for -. The order is that of the work.
 COMMANDS = {
     "init": "look into the files and write a config that runs",
     "runs": "add runs to the table of runs",
@@ -47,6 +47,8 @@ COMMANDS = {
     "difference": "isomorphous difference of two groups",
     "comparison": "one table of all engines and mergers",
     "report": "write the HTML report",
+    "lock": "write down versions and parameters, and pin some frames",
+    "check-lock": "run the pinned frames again and say what moved",
     "doctor": "what is installed, what works from here, what is missing",
 }
 
@@ -95,7 +97,7 @@ def main(argv=None):
         subparser = subparsers.add_parser(name, help=meaning, formatter_class=_Help)
         if name == chosen:
             subparser.epilog = _settings_text(name) if name in STAGES else None
-            module = importlib.import_module(f"sfxflow.cli.{name}")
+            module = importlib.import_module(f"sfxflow.cli.{name.replace('-', '_')}")
             subparser.description = module.__doc__
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)

@@ -31,7 +31,7 @@ def read_frame_list(path):
         raise InputError(
             f"{path}: the list of frames can't be read ({getattr(error, 'strerror', None) or error})"
         ) from None
-    listed = [_file_and_event(line) for line in lines if line]
+    listed = [file_and_event(line) for line in lines if line]
     if not listed:
         raise InputError(f"{path}: the list of frames is empty; a line 'file //event' a frame is expected")
     return listed
@@ -51,7 +51,7 @@ def write_frame_list(path, frames):
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _file_and_event(line):
-    """An event has // in it, and no space; the file's name may have spaces."""
+def file_and_event(line):
+    """File and event of a line; an event has // in it and no space, the file's name may have spaces."""
     file, _, event = line.rpartition(_BEFORE_EVENT)
     return (file.rstrip(), event) if file and "//" in event else (line, "")
