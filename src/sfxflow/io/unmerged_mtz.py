@@ -79,4 +79,5 @@ def _batch(batch):
     cell = tuple(batch.cell.parameters)
     u = np.array([batch.floats[FIRST_OF_UMAT + place] for place in range(9)], dtype=np.float64).reshape(3, 3).T
     reciprocal = np.roll(u @ busing_levy(cell), -1, axis=0) if np.any(u) else None
-    return Batch(batch.number, batch.title.strip(), cell, batch.wavelength or np.nan, reciprocal)
+    title = batch.title.removeprefix("TITLE").strip()
+    return Batch(batch.number, title, cell, batch.wavelength or np.nan, reciprocal)
