@@ -5,6 +5,8 @@ setting free_fraction asks for it: a reflection's flag depends on its indices on
 unmerged.mtz holds one batch a crystal. I and SIGI are the observation times SCALEUSED = 1 / (polarisation G exp(-2 B s^2)),
 s = sin(theta) / lambda; FRACTIONCALC is the partiality by the merger's curve, by which I is NOT divided; XDET and YDET are fs and
 ss in pixels; EXCITATION is the distance from the Ewald sphere in 1/angstrom.
+Of other mergers it holds the crystals that they merged, with the scales that they tell; where they tell none (partialator), G = 1 and B = 0:
+observations corrected for polarisation only, for programs that scale themselves.
 The .hkl files are merged in the Laue group.
 With --group everything is of that group of a split dataset, and there is no unmerged MTZ.
 """
@@ -74,6 +76,8 @@ def run(args):
         history=_history(origin, attrs["provenance"]),
     )
     hkl = np.column_stack([merged["h"], merged["k"], merged["l"]])
+    for name, otherwise in (("scale", 1.0), ("B", 0.0), ("width", 1.0)):
+        crystals[name] = np.where(np.isfinite(crystals[name]), crystals[name], otherwise)
     # First what reads the chunk files: where one of them is damaged, nothing is written.
     if args.unmerged:
         curve = _complete_curve(curve, crystals, attrs, chunks)

@@ -299,12 +299,17 @@ def _merging(dataset, anchor):
     return joined(
         [
             table(f"Merging. {source}", ["", ""], [fact for fact in facts if fact[1] != NONE], class_="numbers facts"),
-            _grid(plots) or _quiet(f"No crystal was merged: {_ADVICE}."),
+            _grid(plots) or (None if kept.any() else _quiet(f"No crystal was merged: {_ADVICE}.")),
         ]
     )
 
 
 def _histogram(anchor, name, x_label, values, expected, logarithmic):
+    known = np.isfinite(values)
+    if len(values) and not known.any():
+        # Not every merger says it.
+        return None
+    values = np.asarray(values)[known]
     label = f"Histogram of the {x_label} of {len(values)} crystals"
     if len(values):
         label += f": median {np.median(values):.3g}"
