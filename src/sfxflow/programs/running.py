@@ -28,6 +28,11 @@ PACKAGES = {
         ("indexamajig", "partialator", "process_hkl", "ambigator", "compare_hkl", "check_hkl"),
         "CrystFEL (https://www.desy.de/~twhite/crystfel, or the conda-forge package crystfel)",
     ),
+    **dict.fromkeys(
+        ("dials.version", "dials.scale"),
+        "DIALS (https://dials.github.io, or the package dials of Debian and conda-forge)",
+    ),
+    "cctbx.xfel.merge": "cctbx.xfel (https://cci.lbl.gov/xfel), which DIALS' own installer has and Debian's package has not",
 }
 
 

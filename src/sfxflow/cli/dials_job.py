@@ -1,0 +1,191 @@
+"""What the stages of the engine dials share: frames processed in parts, each in a directory of its own, as many at a time as there are threads.
+
+Where a program fails the part is halved, and halved again: a frame that DIALS can't stand costs itself, not the chunk. Where both halves
+fail it is not a frame's fault, and the job ends with the program's last lines.
+"""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from sfxflow.cli import options
+from sfxflow.errors import FrameError
+from sfxflow.geometry import lab_positions, panel_arrays
+from sfxflow.peaks import estimate_gain, prepare
+from sfxflow.programs.running import ProgramError, run_program, with_last_lines
+
+#: Most frames that a program gets at once: reading its own files takes DIALS long, and longer for more.
+_PART = 50
+
+
+class Programs(NamedTuple):
+    """How programs are run in a job.
+
+    Attributes
+    ----------
+    log : path
+        Gets what they write.
+    environment : dict
+    time_limit : float or None
+        Seconds.
+    """
+
+    log: Path
+    environment: dict
+    time_limit: float | None
+
+    def run(self, directory, arguments, *expected):
+        """Run a program that must leave at least one file of each of the patterns `expected`.
+
+        Its exit status is not believed: dials.import gives 0 without having written anything, others 1 after all was written.
+
+        Raises
+        ------
+        ProgramError
+            A file is missing.
+        """
+        with open(self.log, "a", encoding="utf-8") as log:
+            log.write(f"\n==== in {directory}: {' '.join(map(str, arguments))}\n")
+        finished = run_program(
+            arguments,
+            directory=directory,
+            log=self.log,
+            time_limit=self.time_limit,
+            environment=self.environment,
+            accepted=range(126),
+        )
+        missing = [pattern for pattern in expected if not list(Path(directory).glob(pattern))]
+        if missing:
+            raise ProgramError(
+                with_last_lines(
+                    f"{arguments[0]}: ended with status {finished.returncode} and wrote no {missing[0]}",
+                    finished,
+                    self.log,
+                )
+            )
+        return finished
+
+
+def parts_of(numbers, threads):
+    """Lists of consecutive frames, at least one for each thread and none longer than a program should get."""
+    size = max(1, min(_PART, -(-len(numbers) // max(threads, 1))))
+    return [numbers[i : i + size] for i in range(0, len(numbers), size)]
+
+
+def process_parts(work, directory, numbers, threads, progress):
+    """Process frames in parts.
+
+    Parameters
+    ----------
+    work : function
+        work(directory, numbers) gives a dict of number to result, which may leave frames out.
+    directory : path
+        Of the job; each part gets a new directory in it.
+    numbers : list of int
+    threads : int
+        Parts at a time.
+    progress : sfxflow.progress.Progress
+
+    Returns
+    -------
+    results : dict
+    failed : dict of int to str
+        Frames upon which a program failed, and what it said.
+
+    Raises
+    ------
+    ProgramError
+        A program fails whatever frames it gets.
+    """
+    results, failed = {}, {}
+    pool = ThreadPoolExecutor(max(1, threads))
+    try:
+        parts = parts_of(numbers, threads)
+        names = [Path(directory, f"part{i:04d}") for i in range(len(parts))]
+        for found, lost in pool.map(lambda name, part: _process(work, name, part), names, parts):
+            results |= found
+            failed |= lost
+            for _ in range(len(found) + len(lost)):
+                progress.add()
+    finally:
+        # After an error no further part begins.
+        pool.shutdown(wait=True, cancel_futures=True)
+    return results, failed
+
+
+def _process(work, directory, numbers):
+    directory.mkdir()
+    try:
+        return work(directory, numbers), {}
+    except ProgramError as error:
+        if len(numbers) == 1:
+            raise
+        first_error = error
+    half = len(numbers) // 2
+    results, failed, errors = {}, {}, []
+    for name, part in (("a", numbers[:half]), ("b", numbers[half:])):
+        try:
+            found, lost = _process(work, directory / name, part)
+            results |= found
+            failed |= lost
+        except ProgramError as error:
+            errors.append(error)
+            failed |= dict.fromkeys(part, _first_line(error))
+    if len(errors) == 2:
+        raise first_error
+    return results, failed
+
+
+def _first_line(error):
+    return str(error).splitlines()[0].removesuffix(":")
+
+
+def photons_of(detector, dials, frames, numbers):
+    """Detector units a photon: as the settings or the geometry say, or else estimated from the first frame that can be read.
+
+    Parameters
+    ----------
+    detector : sfxflow.geometry.Detector
+    dials : sfxflow.settings.Dials
+    frames : sfxflow.io.frames.Frames
+    numbers : sequence of int
+
+    Returns
+    -------
+    gain : float
+    origin : str
+        Where it comes from.
+    """
+    if dials.gain is not None:
+        return dials.gain, "settings"
+    for number in numbers:
+        try:
+            energy, clen = frames.beam(number)
+            known = options.header_gain(detector, energy)
+            if known is not None:
+                return known, "geometry"
+            frame = frames.read(number)
+        except FrameError:
+            continue
+        prepared = prepare(panel_arrays(detector), frames.mask, clen)
+        return float(
+            estimate_gain(frame.data, prepared, frames.valid_range, frame.good)
+        ), f"estimated from frame {number}"
+    return 1.0, "no frame could be read"
+
+
+def tell_gain(gain, origin):
+    """Say what a photon counts."""
+    print(f"gain: {gain:.3g} detector units a photon ({origin})", file=sys.stderr)
+
+
+def resolution_limits(peaks, arrays, clen, settings):
+    """Which peaks lie within min_res and max_res, pixel from the beam, as the built-in search takes them."""
+    if not settings.min_res and settings.max_res is None:
+        return np.ones(len(peaks), bool)
+    xyz = lab_positions(arrays, peaks["panel"], peaks["fs"], peaks["ss"], clen)
+    radius = np.hypot(xyz[:, 0], xyz[:, 1]) / options.pixel_size(arrays)
+    return (radius >= settings.min_res) & (radius <= (np.inf if settings.max_res is None else settings.max_res))
