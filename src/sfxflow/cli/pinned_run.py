@@ -18,6 +18,7 @@ from sfxflow.drift import rates
 from sfxflow.errors import InputError
 from sfxflow.io.figures_of_merit import read_figures_of_merit
 from sfxflow.io.frame_account import read_frame_account
+from sfxflow.io.frame_list import file_and_event, write_frame_list
 from sfxflow.io.lock import described_file
 from sfxflow.programs.probe import said_version
 
@@ -147,7 +148,7 @@ def _lay_out(folder, config, runs, pinned):
         lines = pinned.get(row["dataset"], {}).get(row["run"])
         if lines:
             frames = folder / "pinned" / f"{row['run']}.lst"
-            frames.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            write_frame_list(frames, map(file_and_event, lines))
             rows.append(
                 row
                 | {"frames": str(frames), "geometry": _absolute(row["geometry"]), "mask": _absolute(row.get("mask"))}
