@@ -14,7 +14,7 @@ from sfxflow.io.files import written_whole
 from sfxflow.licences import LICENCES
 from sfxflow.settings import STAGES, schema_of
 
-ENGINES = ("builtin", "crystfel")
+ENGINES = ("builtin", "crystfel", "dials")
 MERGERS = ("builtin", "partialator", "process_hkl")
 
 _SCHEMA = Path("workflow/schemas/config.schema.yaml")

@@ -119,7 +119,7 @@ def some_settings(stages):
     used = {}
     for stage, keys in stages.items():
         values = json.loads(settings(stage))
-        used[stage] = {key: values[key] for key in keys or values}
+        used[stage] = {key: values[key] for key in (values if keys is None else keys)}
     return json.dumps(used, sort_keys=True)
 
 
@@ -400,6 +400,10 @@ def cell_of_crystfel_run(wildcards):
     return cell_file("crystfel", RUNS[wildcards.run]["dataset"])
 
 
+def cell_of_dials_run(wildcards):
+    return cell_file("dials", RUNS[wildcards.run]["dataset"])
+
+
 def cell_of_builtin(wildcards):
     return cell_file("builtin", wildcards.dataset)
 
@@ -473,12 +477,18 @@ except importlib.metadata.PackageNotFoundError:
     SFXFLOW = "not installed"
 
 CRYSTFEL = version_of("indexamajig") if "crystfel" in config["engines"] else "not asked"
+DIALS = version_of("dials.version") if "dials" in config["engines"] else "not asked"
 PARTIALATOR = version_of("partialator") if "partialator" in config["mergers"] else "not asked"
 PROCESS_HKL = version_of("process_hkl") if "process_hkl" in config["mergers"] else "not asked"
 
 # Made from containers/builtin.def; only with --sdm apptainer. The version is part of the name because only the name is compared.
 CONTAINER = "containers/builtin-0.1.0.sif"
 CRYSTFEL_CONTAINER = "containers/crystfel-0.1.0.sif"
+DIALS_CONTAINER = "containers/dials-0.1.0.sif"
+
+# Settings of the engine dials that its peak search uses, and those that its indexing uses.
+DIALS_PEAKS = ["threshold", "sigma_background", "sigma_strong", "gain", "extra_find_spots"]
+DIALS_INDEXING = [key for key in config["dials"] if key not in DIALS_PEAKS or key == "gain"]
 
 
 wildcard_constraints:
