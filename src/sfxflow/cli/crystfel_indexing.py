@@ -81,14 +81,14 @@ def run(args):
             peaks=args.peaks,
             label="hits processed",
         )
-        found = _Found(outcome, log, integration)
+        found = _Found(outcome, integration)
         failed |= crystfel_job.lost_frames(outcome, shown, found.rows)
         _note(account, found, failed)
         crystfel_job.tell_remarks(outcome)
         try:
             options.check_failures(len(failed), max(len(hits), 1), settings.max_bad_frames, list(failed.values()))
         except InputError as error:
-            raise crystfel_job.check_lost(error, outcome, log) from None
+            raise crystfel_job.with_log(error, outcome) from None
         files = frames.files
         if args.stream:
             _keep(outcome, args.stream, account)
@@ -125,13 +125,13 @@ def run(args):
 class _Found:
     """What a stream holds, in the order of the frames: indexamajig writes them as its workers end."""
 
-    def __init__(self, outcome, log, integration):
+    def __init__(self, outcome, integration):
         self.rows, self.n_peaks, self._blocks = [], {}, []
         polarisation = {
             "polarisation_fraction": integration.polarisation_fraction,
             "polarisation_angle": np.radians(integration.polarisation_angle),
         }
-        for rows, frames, tables in crystfel_job.blocks_of_stream(outcome, log, **polarisation):
+        for rows, frames, tables in crystfel_job.blocks_of_stream(outcome, **polarisation):
             self.rows += rows
             self.n_peaks |= {row: frame.n_peaks for row, frame in zip(rows, frames, strict=True)}
             self._blocks.append(tables)

@@ -136,12 +136,13 @@ def run_indexamajig(directory, log, options, frames, detector, first, n_rows, sh
         stop_signal=STOP_SIGNAL,
         on_line=account.line,
         accepted=(0, NOTHING_PROCESSED),
+        temporary=True,
     )
     progress.finish()
     return Outcome(directory / _STREAM, account, finished, name)
 
 
-def blocks_of_stream(outcome, log, **polarisation):
+def blocks_of_stream(outcome, **polarisation):
     """Yield (rows, frames, tables) of a run's stream, some frames at a time: rows of the file of all frames, what
     `sfxflow.io.stream_tables.tables_of_stream` gives.
 
@@ -154,16 +155,19 @@ def blocks_of_stream(outcome, log, **polarisation):
         return
     free = shutil.disk_usage(outcome.stream.parent).free
     if not outcome.stream.is_file() or outcome.stream.stat().st_size == 0:
-        check_stream(0, -1, outcome.account, outcome.finished, log, free)
+        check_stream(0, 0, outcome.account, outcome.finished, free)
+        raise InputError(
+            with_last_lines("indexamajig: ended as if all were well, but wrote no stream", outcome.finished)
+        )
     reader = read_stream(outcome.stream, skip_damaged=True)
     seen = set()
     for frames, tables in tables_of_stream(reader, **polarisation):
         rows = [row_of_event(frame.event) for frame in frames]
         if len(set(rows)) < len(rows) or not seen.isdisjoint(rows):
-            raise InputError(with_last_lines("indexamajig: a frame stands twice in its stream", outcome.finished, log))
+            raise InputError(with_last_lines("indexamajig: a frame stands twice in its stream", outcome.finished))
         seen.update(rows)
         yield rows, frames, tables
-    check_stream(reader.n_begun, reader.n_ended, outcome.account, outcome.finished, log, free)
+    check_stream(reader.n_begun, reader.n_ended, outcome.account, outcome.finished, free)
 
 
 def lost_frames(outcome, shown, found):
@@ -178,8 +182,8 @@ def tell_remarks(outcome):
         print(f"indexamajig: {line}" + (f" ({count} times)" if count > 1 else ""), file=sys.stderr)
 
 
-def check_lost(error, outcome, log):
-    """The same error with the last lines of the log, where there is one."""
+def with_log(error, outcome):
+    """The same error with the last lines of indexamajig's output, where it ran."""
     if outcome.finished is None:
         return error
-    return InputError(with_last_lines(str(error), outcome.finished, log))
+    return InputError(with_last_lines(str(error), outcome.finished))

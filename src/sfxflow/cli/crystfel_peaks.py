@@ -57,7 +57,7 @@ def run(args):
             directory, log, chosen, frames, detector, wanted.start, len(wanted), shown, args, label="frames searched"
         )
         peaks = {}
-        for rows, _, tables in crystfel_job.blocks_of_stream(outcome, log):
+        for rows, _, tables in crystfel_job.blocks_of_stream(outcome):
             lists = tables.peaks or [np.zeros(0, PEAK)] * len(rows)
             peaks |= {row: strongest(found, settings.max_peaks) for row, found in zip(rows, lists, strict=True)}
         failed |= crystfel_job.lost_frames(outcome, shown, peaks)
@@ -72,7 +72,7 @@ def run(args):
         try:
             options.check_failures(counts[Status.failed], len(wanted), settings.max_bad_frames, list(failed.values()))
         except InputError as error:
-            raise crystfel_job.check_lost(error, outcome, log) from None
+            raise crystfel_job.with_log(error, outcome) from None
     inputs = [args.geometry, *([args.mask] if args.mask else []), *files]
     with hdf5_written_whole(args.output) as handle:
         writer = PeakWriter(handle, provenance_json(dict(vars(settings)), inputs))

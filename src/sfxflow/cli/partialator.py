@@ -44,6 +44,7 @@ def run(args):
                 directory=directory,
                 log=log,
                 time_limit=crystfel_job.seconds_of(args.time_limit),
+                temporary=True,
                 on_line=lambda line: print(line, flush=True) if _TOLD.match(line) else None,
             )
             paths = {part: directory / f"{_OUTPUT}{ending}" for part, ending in crystfel_merging.ENDINGS.items()}

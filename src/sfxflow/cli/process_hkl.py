@@ -40,6 +40,7 @@ def run(args):
                     directory=directory,
                     log=log,
                     time_limit=crystfel_job.seconds_of(args.time_limit),
+                    temporary=True,
                 )
             lists = crystfel_merging.written_lists("process_hkl", paths, name)
             # Crystals are compared with the rest, and told of, only where they are scaled or judged.

@@ -41,6 +41,8 @@ _KILLED = re.compile(r"Worker \d+ was killed by signal (\d+)")
 _EVENT = re.compile(r"(?:Event ID was: .*|\(event )//(\d+)\)?")
 _NO_PEAKS = re.compile(r"Peak search failed for image .*\(event //(\d+)\)")
 _REMARK = re.compile(r"warning|unrecognised|failed|couldn't|error", re.IGNORECASE)
+#: The trace of the HDF5 library, and what is always said.
+_NOISE = re.compile(r"\s*(HDF5-DIAG|#\d{3}:|major:|minor:)|WARNING: Forcing --no-check-cell because reference")
 
 
 def peak_options(peaks, crystfel):
@@ -166,11 +168,11 @@ class Account:
             self._killed = None
         elif found := _NO_PEAKS.match(line):
             self.reasons[int(found[1])] = "indexamajig: the peak search failed"
-        elif _REMARK.search(line):
+        elif _REMARK.search(line) and not _NOISE.match(line):
             self.remarks[line.strip()] = self.remarks.get(line.strip(), 0) + 1
 
 
-def check_stream(n_begun, n_ended, account, finished, log, free_bytes):
+def check_stream(n_begun, n_ended, account, finished, free_bytes):
     """The stream must hold what indexamajig says it has processed.
 
     Parameters
@@ -179,7 +181,6 @@ def check_stream(n_begun, n_ended, account, finished, log, free_bytes):
         Frames whose first and whose last line stands in the stream.
     account : Account
     finished : sfxflow.programs.running.Finished
-    log : path
     free_bytes : int
         Of the disk that the stream is on.
 
@@ -196,6 +197,5 @@ def check_stream(n_begun, n_ended, account, finished, log, free_bytes):
             f"indexamajig: says it has processed {account.n_processed} frames, but {n_begun} begin and {n_ended} end in its stream: "
             f"output was lost{space}",
             finished,
-            log,
         )
     )

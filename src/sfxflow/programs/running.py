@@ -41,12 +41,25 @@ class ProgramError(InputError):
 
 
 class Finished(NamedTuple):
-    """What became of a program: exit status, wall and CPU seconds (with its children's), and the last lines of its output."""
+    """What became of a program.
+
+    Attributes
+    ----------
+    returncode : int
+        Exit status.
+    seconds, cpu_seconds : float
+        Wall time; user and system time with that of its children.
+    last_lines : tuple of str
+        Of its output.
+    log : path or None
+        Where all of its output is; None where that goes with its directory.
+    """
 
     returncode: int
     seconds: float
     cpu_seconds: float
     last_lines: tuple
+    log: object = None
 
 
 class Program(NamedTuple):
@@ -131,6 +144,7 @@ def run_program(
     on_line=None,
     accepted=(0,),
     patience=ending.PATIENCE,
+    temporary=False,
 ):
     """Run a program to its end, in a session of its own, its output appended to a log file.
 
@@ -158,6 +172,8 @@ def run_program(
         Exit statuses that are no error.
     patience : float
         Seconds that the program has to end after each signal.
+    temporary : bool
+        The directory is of no use to anybody else: it is removed if this process is killed.
 
     Returns
     -------
@@ -191,7 +207,7 @@ def run_program(
             raise ProgramError(f"{arguments[0]}: does not start ({error.strerror})") from None
         child = _Child(process)
         late = False
-        with _kept(process.pid, stop_signal):
+        with _kept(process.pid, stop_signal, [os.path.abspath(directory)] if temporary else []):
             try:
                 pause = 0.002
                 while not child.ended() and not stopped and not late:
@@ -208,21 +224,22 @@ def run_program(
     if stopped:
         print(f"{name}: stopped by {signal.Signals(stopped[0]).name}", file=sys.stderr)
         raise SystemExit(128 + stopped[0])
-    tail = tuple(lines.last)
+    kept_log = None if temporary and Path(directory).absolute() in Path(log).absolute().parents else log
+    finished = Finished(child.status, seconds, child.cpu_seconds, tuple(lines.last), kept_log)
     if late:
-        raise ProgramError(f"{name}: did not end within {time_limit:g} s and was stopped{_quoted(tail, log)}")
+        raise ProgramError(with_last_lines(f"{name}: did not end within {time_limit:g} s and was stopped", finished))
     if child.status < 0:
         killer = signal.Signals(-child.status).name
         reason = ", perhaps for want of memory" if child.status == -signal.SIGKILL else ""
-        raise ProgramError(f"{name}: was killed by {killer}{reason} after {seconds:.0f} s{_quoted(tail, log)}")
+        raise ProgramError(with_last_lines(f"{name}: was killed by {killer}{reason} after {seconds:.0f} s", finished))
     if child.status not in accepted:
-        raise ProgramError(f"{name}: ended with status {child.status} after {seconds:.0f} s{_quoted(tail, log)}")
-    return Finished(child.status, seconds, child.cpu_seconds, tail)
+        raise ProgramError(with_last_lines(f"{name}: ended with status {child.status} after {seconds:.0f} s", finished))
+    return finished
 
 
-def with_last_lines(message, finished, log):
-    """A message for people with the last lines of a program that ended well by its own account."""
-    return message + _quoted(finished.last_lines, log)
+def with_last_lines(message, finished, log=None):
+    """A message for people with the last lines of a program's output; `log` names the file where it is not that of the run."""
+    return message + _quoted(finished.last_lines, log or finished.log)
 
 
 def _quoted(lines, log=None):
@@ -294,10 +311,10 @@ def _noted_signals():
 
 
 @contextlib.contextmanager
-def _kept(process, stop_signal):
+def _kept(process, stop_signal, directories):
     """A keeper process that ends the program if this process is killed before the block ends."""
     keeper = subprocess.Popen(
-        [sys.executable, "-I", "-S", ending.__file__, str(process), str(int(stop_signal))],
+        [sys.executable, "-I", "-S", ending.__file__, str(process), str(int(stop_signal)), *directories],
         stdin=subprocess.PIPE,
         start_new_session=True,
     )
