@@ -17,17 +17,18 @@ SAMPLES_PER_BIN = 96
 #: Of one block, no more pixels than these go into the sample of one bin, so that one strong spot can't dominate it.
 _SAMPLES_PER_BLOCK_AND_BIN = 2
 
+#: Windows of bins begin at multiples of this: a few thousand thresholds serve all blocks.
+_WINDOW_STEP = 4
+
 #: Beyond this scattering angle the radius grows with the angle instead of its tangent.
 _TANGENT_UP_TO = np.deg2rad(60.0)
-
-BLOCK_BAD, BLOCK_GOOD, BLOCK_MIXED = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class Prepared:
     """A geometry and a mask, prepared for the peak search.
 
-    Not to be shared between threads: `visited` is written to during a search, and clean again after it.
+    Not to be shared between threads: `state` is written to during a search, and clean again after it.
 
     Attributes
     ----------
@@ -40,15 +41,18 @@ class Prepared:
         Pixel; 1 unless the detector is extremely large.
     bins : ndarray of uint16, shape (n_pixels,)
         Radial bin of each pixel; `n_bins` for bad pixels and between panels.
-    block_low, block_high : ndarray of uint16, shape (n_blocks,)
-        Lowest and highest bin of the good pixels of each block of `BLOCK` consecutive pixels.
-    block_kind : ndarray of uint8, shape (n_blocks,)
-        No good pixel, good pixels only, both.
+    windows : ndarray of int64, shape (n_windows, 2)
+        Ranges of bins: k and the first of 2^k bins.
+    block_window : ndarray of uint16, shape (n_blocks,)
+        Number of a window that has the bins of all good pixels of each block of `BLOCK` consecutive pixels; only the bin `n_bins` for a
+        block without any.
+    block_is_whole : ndarray of bool, shape (n_blocks,)
+        True for blocks without bad pixels.
     sample : ndarray of uint32, shape (n_samples,)
         Pixels that the statistics are taken from, bin after bin.
     sample_start : ndarray of int64, shape (n_bins + 1,)
         Where each bin's pixels begin in `sample`.
-    visited : ndarray of uint8, shape (n_pixels,)
+    state : ndarray of uint8, shape (n_pixels,)
         Work array of the search, zero between searches.
     """
 
@@ -57,12 +61,12 @@ class Prepared:
     n_bins: int
     bin_width: float
     bins: np.ndarray
-    block_low: np.ndarray
-    block_high: np.ndarray
-    block_kind: np.ndarray
+    windows: np.ndarray
+    block_window: np.ndarray
+    block_is_whole: np.ndarray
     sample: np.ndarray
     sample_start: np.ndarray
-    visited: np.ndarray
+    state: np.ndarray
 
 
 def prepare(arrays, good, clen, *, samples_per_bin=SAMPLES_PER_BIN, seed=1):
@@ -96,24 +100,25 @@ def prepare(arrays, good, clen, *, samples_per_bin=SAMPLES_PER_BIN, seed=1):
     bins, n_bins, bin_width = _radial_bins(arrays, good, clen)
     if n_bins == 0:
         raise InputError("no good pixel is left: the mask and the bad regions of the geometry cover every panel")
-    low, high, kind = _block_ranges(bins, n_bins)
+    low, high, is_whole = _block_ranges(bins, n_bins)
     order = np.random.default_rng(seed).permutation(len(low))
     counts = np.bincount(bins, minlength=n_bins + 1)[:n_bins]
     start = np.concatenate([[0], np.cumsum(np.minimum(counts, samples_per_bin))]).astype(np.int64)
     sample, taken = _choose_sample(bins, n_bins, order, start, samples_per_bin >= counts.max())
     sample, start = _without_gaps(sample, start, taken)
+    windows, block_window = _windows(low, high, n_bins)
     return Prepared(
         shape=good.shape,
         bounds=np.ascontiguousarray(arrays.bounds, dtype=np.int32),
         n_bins=n_bins,
         bin_width=bin_width,
         bins=bins,
-        block_low=low,
-        block_high=high,
-        block_kind=kind,
+        windows=windows,
+        block_window=block_window,
+        block_is_whole=is_whole,
         sample=sample,
         sample_start=start,
-        visited=np.zeros(bins.size, dtype=np.uint8),
+        state=np.zeros(bins.size, dtype=np.uint8),
     )
 
 
@@ -168,11 +173,11 @@ def _radial_bins(arrays, good, clen):
 
 @njit(cache=True)
 def _block_ranges(bins, n_bins):
-    """Lowest and highest bin, and kind, of each block."""
+    """Lowest and highest bin of the good pixels of each block, `n_bins` where there is none, and whether all its pixels are good."""
     n_blocks = (bins.size + BLOCK - 1) // BLOCK
-    low = np.empty(n_blocks, dtype=np.uint16)
-    high = np.empty(n_blocks, dtype=np.uint16)
-    kind = np.empty(n_blocks, dtype=np.uint8)
+    low = np.empty(n_blocks, dtype=np.int64)
+    high = np.empty(n_blocks, dtype=np.int64)
+    is_whole = np.empty(n_blocks, dtype=np.bool_)
     for block in range(n_blocks):
         lowest, highest, n_bad = n_bins, -1, 0
         for pixel in range(block * BLOCK, min((block + 1) * BLOCK, bins.size)):
@@ -183,9 +188,21 @@ def _block_ranges(bins, n_bins):
                 lowest = min(lowest, b)
                 highest = max(highest, b)
         low[block] = lowest
-        high[block] = max(highest, 0)
-        kind[block] = BLOCK_BAD if highest < 0 else (BLOCK_GOOD if n_bad == 0 else BLOCK_MIXED)
-    return low, high, kind
+        high[block] = highest if highest >= 0 else n_bins
+        is_whole[block] = n_bad == 0
+    return low, high, is_whole
+
+
+def _windows(low, high, n_bins):
+    """Windows of 2^k bins that begin at multiples of a step, few enough for uint16, and the one that each range of bins is in."""
+    step = _WINDOW_STEP
+    while True:
+        first = np.where(low < n_bins, low // step * step, n_bins)
+        power = np.ceil(np.log2(high - first + 1)).astype(np.int64)
+        windows, of_block = np.unique(np.stack([power, first], axis=1), axis=0, return_inverse=True)
+        if len(windows) <= np.iinfo(np.uint16).max:
+            return windows, of_block.ravel().astype(np.uint16)
+        step *= 2
 
 
 @njit(cache=True)

@@ -5,7 +5,7 @@ from numba import njit
 
 from sfxflow.buffers import doubled, doubled_rows
 from sfxflow.errors import InputError
-from sfxflow.peaks.prepare import BLOCK, BLOCK_BAD, BLOCK_GOOD
+from sfxflow.peaks.prepare import BLOCK
 from sfxflow.peaks.threshold import as_type, bin_thresholds, frame_statistics, native_range, smoothed
 
 #: A peak. fs, ss: slab coordinates in pixels, corner-based; intensity, maximum, background: detector units.
@@ -24,6 +24,12 @@ PEAK = np.dtype(
 )
 
 _N_COLUMNS = 8
+
+#: What `Prepared.state` says of a pixel: not bright; bright; bright and part of a region already.
+_DIM, _BRIGHT, _TAKEN = 0, 1, 2
+
+#: Values beyond it are not finite in every type of a frame.
+_LARGEST = float(np.finfo(np.float32).max)
 
 #: Fewer pixels around a peak than these are no background; then the radial bin's mean and variance stand in.
 _MIN_BACKGROUND_PIXELS = 10
@@ -80,20 +86,20 @@ def search_peaks(data, prepared, settings, valid_range=(-np.inf, np.inf), good=N
     valid_range = _finite(valid_range)
     statistics, gain = frame_statistics(data, prepared, valid_range, good, gain)
     mean, variance = smoothed(*statistics)
-    limits = bin_thresholds(mean, variance, gain, settings, prepared.bin_width)
+    thresholds = bin_thresholds(mean, variance, gain, settings, prepared.bin_width)
     # The extra bin at the end is that of the bad pixels: nothing exceeds its threshold.
-    limits = as_type(np.append(limits, np.inf), data.dtype, np.floor)
-    table = range_minima(limits)
+    thresholds = as_type(np.append(thresholds, np.inf), data.dtype, np.floor)
+    power, first_bin = prepared.windows.T
     rows = _search(
         data.ravel(),
         prepared.shape[1],
         prepared.bounds,
         prepared.bins,
-        prepared.block_low,
-        prepared.block_high,
-        prepared.block_kind,
-        prepared.visited,
-        table,
+        prepared.block_window,
+        prepared.block_is_whole,
+        prepared.state,
+        range_minima(thresholds)[power, first_bin],
+        thresholds,
         *native_range(*valid_range, data.dtype),
         np.zeros(0, dtype=np.bool_) if good is None else good.ravel(),
         _with_bad_bin(mean),
@@ -114,8 +120,7 @@ def search_peaks(data, prepared, settings, valid_range=(-np.inf, np.inf), good=N
 
 def _finite(valid_range):
     """`valid_range` without infinities, so that infinite values are bad."""
-    largest = float(np.finfo(np.float32).max)
-    return max(float(valid_range[0]), -largest), min(float(valid_range[1]), largest)
+    return max(float(valid_range[0]), -_LARGEST), min(float(valid_range[1]), _LARGEST)
 
 
 def _with_bad_bin(values):
@@ -148,7 +153,7 @@ def _checked(data, prepared, good):
 
 @njit(cache=True)
 def range_minima(values):
-    """Minima over 1, 2, 4, ... consecutive entries, for the minimum of any range in two look-ups.
+    """Minima over 1, 2, 4, ... consecutive entries.
 
     Parameters
     ----------
@@ -176,62 +181,49 @@ def range_minima(values):
 
 
 @njit(cache=True)
-def _count_above(values, limit):
-    """Number of values of a block above `limit`; fixed length and narrow accumulator let the compiler fill the whole vector."""
-    count = np.uint16(0)
-    for i in range(BLOCK):
-        count = np.uint16(count + np.uint16(values[i] > limit))
-    return count
+def _blocks_with_bright_pixels(data, block_window, limits, top):
+    """Blocks with a value above the lowest threshold of their window of bins, and not above `top`.
 
-
-@njit(cache=True)
-def _count_between(values, limit, top):
-    """Number of values of a block above `limit` that are not above `top`."""
-    count = np.uint16(0)
-    for i in range(BLOCK):
-        value = values[i]
-        count = np.uint16(count + (np.uint16(value > limit) & np.uint16(value <= top)))
-    return count
-
-
-@njit(cache=True)
-def _bright_pixels(data, bins, block_low, block_high, block_kind, table, top):
-    """Pixels above the threshold of their bin, in order.
-
-    A block is looked at again only if it has a value above the lowest threshold of its bins: for most pixels the bin, elsewhere in
-    memory, is never looked up.
+    The fixed length, the narrow sum and the lack of branches let the compiler make this as fast as memory.
     """
-    n_blocks = block_kind.size
-    thresholds = table[0]
+    found = np.empty(block_window.size, dtype=np.uint32)
+    n_found = 0
+    n_whole = data.size // BLOCK
+    for block in range(n_whole):
+        limit = limits[block_window[block]]
+        values = data[block * BLOCK : (block + 1) * BLOCK]
+        count = np.uint16(0)
+        for i in range(BLOCK):
+            count = np.uint16(count + (np.uint16(values[i] > limit) & np.uint16(values[i] <= top)))
+        found[n_found] = block
+        n_found += count != 0
+    if n_whole < block_window.size:
+        found[n_found] = n_whole
+        n_found += 1
+    return found[:n_found]
+
+
+@njit(cache=True)
+def _bright_pixels(data, bins, block_window, limits, thresholds, top, good):
+    """Good pixels above the threshold of their bin, in order; the bin, elsewhere in memory, is looked up only for the few that may be."""
     found = np.empty(4096, dtype=np.int64)
     n_found = 0
-    level_of = np.zeros(table.shape[1] + 1, dtype=np.int64)
-    for length in range(2, level_of.size):
-        level_of[length] = level_of[length // 2] + 1
-    for block in range(n_blocks):
-        if block_kind[block] == BLOCK_BAD:
-            continue
-        low, high = np.int64(block_low[block]), np.int64(block_high[block])
-        level = level_of[high - low + 1]
-        limit = min(table[level, low], table[level, high + 1 - (1 << level)])
-        first = block * BLOCK
-        if first + BLOCK > data.size:
-            # The last one is shorter.
-            count = np.uint16(1)
-        elif block_kind[block] == BLOCK_GOOD:
-            count = _count_above(data[first : first + BLOCK], limit)
-        else:
-            count = _count_between(data[first : first + BLOCK], limit, top)
-        if count == 0:
-            continue
+    for block in _blocks_with_bright_pixels(data, block_window, limits, top):
         if n_found + BLOCK > found.size:
             found = doubled(found)
+        limit = limits[block_window[block]]
+        first = np.int64(block) * BLOCK
         for pixel in range(first, min(first + BLOCK, data.size)):
-            value = data[pixel]
-            if value > limit and value > thresholds[bins[pixel]] and not value > top:
+            if data[pixel] > limit and data[pixel] <= top and (good.size == 0 or good[pixel]):
                 found[n_found] = pixel
                 n_found += 1
-    return found[:n_found]
+    # Without a branch the memory is asked for many bins at a time.
+    n_bright = 0
+    for i in range(n_found):
+        pixel = found[i]
+        found[n_bright] = pixel
+        n_bright += data[pixel] > thresholds[bins[pixel]]
+    return found[:n_bright]
 
 
 @njit(cache=True)
@@ -245,21 +237,25 @@ def _panel_at(bounds, row, column, guess):
 
 
 @njit(cache=True)
-def _local_background(data, width, bounds, bins, thresholds, good, lowest, top, row, column, radius):
+def _local_background(
+    data, width, bounds, bins, block_is_whole, bad_bin, state, least, good, lowest, top, row, column, radius
+):
     """Mean, variance, number and largest of the background's pixels within `radius` of a pixel, on its panel.
 
-    Pixels above their bin's threshold, those of all peaks among them, are no background.
+    Bright pixels, those of all peaks among them, are no background; no pixel up to `least` is one.
     """
     origin = np.float64(0.0)
     total, total_squares, n, largest = 0.0, 0.0, 0, -np.inf
     for r in range(max(row - radius, bounds[0]), min(row + radius + 1, bounds[1])):
-        for c in range(max(column - radius, bounds[2]), min(column + radius + 1, bounds[3])):
-            if (r - row) ** 2 + (c - column) ** 2 > radius * radius:
-                continue
+        half = radius
+        while half * half + (r - row) ** 2 > radius * radius:
+            half -= 1
+        for c in range(max(column - half, bounds[2]), min(column + half + 1, bounds[3])):
             pixel = r * width + c
             value = data[pixel]
-            b = bins[pixel]
-            if not (value >= lowest and value <= top) or value > thresholds[b] or b == thresholds.size - 1:
+            if not (value >= lowest and value <= top) or (value > least and state[pixel] != _DIM):
+                continue
+            if not block_is_whole[pixel // BLOCK] and bins[pixel] == bad_bin:
                 continue
             if good.size > 0 and not good[pixel]:
                 continue
@@ -282,11 +278,11 @@ def _search(
     width,
     bounds,
     bins,
-    block_low,
-    block_high,
-    block_kind,
-    visited,
-    table,
+    block_window,
+    block_is_whole,
+    state,
+    limits,
+    thresholds,
     lowest,
     top,
     good,
@@ -298,58 +294,52 @@ def _search(
     max_pixels,
     background_radius,
 ):
-    thresholds = table[0]
+    bright = _bright_pixels(data, bins, block_window, limits, thresholds, top, good)
+    for pixel in bright:
+        state[pixel] = _BRIGHT
+    least = thresholds.min()
     rows = np.empty((256, _N_COLUMNS))
     n_rows = 0
-    # All pixels that were ever part of a connected region, one region after the other; the end serves as the queue.
-    pixels = np.empty(4096, dtype=np.int64)
+    # All pixels of connected regions, one region after the other; the end serves as the queue.
+    pixel_row, pixel_column = np.empty(bright.size, dtype=np.int64), np.empty(bright.size, dtype=np.int64)
     n_pixels = 0
-    panel = 0
-    # Most pixels are below the threshold of any bin: then their own need not be looked up.
-    least = thresholds.min()
-    for seed in _bright_pixels(data, bins, block_low, block_high, block_kind, table, top):
-        if visited[seed] or (good.size > 0 and not good[seed]):
+    panel, row = 0, 0
+    for seed in bright:
+        if state[seed] == _TAKEN:
             continue
-        row, column = seed // width, seed % width
+        while (row + 1) * width <= seed:
+            row += 1
+        column = seed - row * width
         panel = _panel_at(bounds, row, column, panel)
         first_row, end_row, first_column, end_column = bounds[panel]
         if row == first_row or row == end_row - 1 or column == first_column or column == end_column - 1:
             continue
         begin = n_pixels
-        if n_pixels == pixels.size:
-            pixels = doubled(pixels)
-        pixels[n_pixels] = seed
+        pixel_row[n_pixels], pixel_column[n_pixels] = row, column
         n_pixels += 1
-        visited[seed] = 1
+        state[seed] = _TAKEN
         head = begin
         while head < n_pixels:
-            at_row, at_column = pixels[head] // width, pixels[head] % width
+            at_row, at_column = pixel_row[head], pixel_column[head]
             head += 1
             for r in range(max(at_row - 1, first_row), min(at_row + 2, end_row)):
                 for c in range(max(at_column - 1, first_column), min(at_column + 2, end_column)):
-                    pixel = r * width + c
-                    if not data[pixel] > least:
-                        continue
-                    if visited[pixel] or not data[pixel] > thresholds[bins[pixel]] or data[pixel] > top:
-                        continue
-                    if good.size > 0 and not good[pixel]:
-                        continue
-                    if n_pixels == pixels.size:
-                        pixels = doubled(pixels)
-                    pixels[n_pixels] = pixel
-                    n_pixels += 1
-                    visited[pixel] = 1
+                    if state[r * width + c] == _BRIGHT:
+                        state[r * width + c] = _TAKEN
+                        pixel_row[n_pixels], pixel_column[n_pixels] = r, c
+                        n_pixels += 1
         count = n_pixels - begin
         if count < min_pixels or count > max_pixels:
             continue
         # Centre for the local background: weighted by the height above the radial bin's mean.
         weight, at_row_sum, at_column_sum, maximum = 0.0, 0.0, 0.0, -np.inf
         for i in range(begin, n_pixels):
-            value = np.float64(data[pixels[i]])
-            height = abs(value - mean[bins[pixels[i]]])
+            pixel = pixel_row[i] * width + pixel_column[i]
+            value = np.float64(data[pixel])
+            height = abs(value - mean[bins[pixel]])
             weight += height
-            at_row_sum += height * (pixels[i] // width)
-            at_column_sum += height * (pixels[i] % width)
+            at_row_sum += height * pixel_row[i]
+            at_column_sum += height * pixel_column[i]
             maximum = max(maximum, value)
         if not weight > 0.0:
             continue
@@ -358,7 +348,10 @@ def _search(
             width,
             bounds[panel],
             bins,
-            thresholds,
+            block_is_whole,
+            thresholds.size - 1,
+            state,
+            least,
             good,
             lowest,
             top,
@@ -374,11 +367,11 @@ def _search(
         spread = max(spread, gain * background, gain * gain / n_background)
         intensity, weight, at_row_sum, at_column_sum = 0.0, 0.0, 0.0, 0.0
         for i in range(begin, n_pixels):
-            value = np.float64(data[pixels[i]])
+            value = np.float64(data[pixel_row[i] * width + pixel_column[i]])
             intensity += value - background
             weight += value
-            at_row_sum += value * (pixels[i] // width)
-            at_column_sum += value * (pixels[i] % width)
+            at_row_sum += value * pixel_row[i]
+            at_column_sum += value * pixel_column[i]
         if intensity < min_snr * np.sqrt(spread) or maximum < brightest or not weight > 0.0:
             continue
         if n_rows == rows.shape[0]:
@@ -392,6 +385,6 @@ def _search(
         rows[n_rows, 6] = panel
         rows[n_rows, 7] = background
         n_rows += 1
-    for i in range(n_pixels):
-        visited[pixels[i]] = 0
+    for pixel in bright:
+        state[pixel] = _DIM
     return rows[:n_rows]

@@ -23,12 +23,23 @@ def as_type(values, dtype, rounding):
         return values.astype(dtype)
     limits = np.iinfo(dtype)
     result = np.empty(values.shape, dtype=dtype)
-    # Through Python-size limits: float(2^63 - 1) is already too large for int64.
-    too_low, too_high = values <= float(limits.min), values >= float(limits.max)
-    result[...] = rounding(np.where(too_low | too_high, 0.0, values)).astype(dtype)
-    result[too_low] = limits.min
-    result[too_high] = limits.max
+    lowest, highest = dtype.type(limits.min), dtype.type(limits.max)
+    _convert(np.atleast_1d(rounding(values)).ravel(), lowest, highest, np.atleast_1d(result).ravel())
     return result
+
+
+@njit(cache=True)
+def _convert(values, lowest, highest, result):
+    """Whole numbers as integers, within the limits of their type."""
+    # float(2^63 - 1) is already too large for int64: equal to the limit is beyond it.
+    low, high = np.float64(lowest), np.float64(highest)
+    for i in range(values.size):
+        if values[i] <= low:
+            result[i] = lowest
+        elif values[i] >= high:
+            result[i] = highest
+        else:
+            result[i] = values[i]
 
 
 @lru_cache(maxsize=16)
@@ -65,33 +76,36 @@ def bin_statistics(data, prepared, valid_range, good=None, gain=0.0):
 
 
 @njit(cache=True)
-def _sampled_values(data, sample, lowest, highest, good):
-    """Values of the sampled pixels, NaN for those that can't be used."""
-    values = np.empty(sample.size, dtype=np.float32)
+def _sampled_values(data, sample, lowest, highest, good, as_they_are, values):
+    """Values of sampled pixels, NaN for those that can't be used; `as_they_are` is work space of the frame's type."""
     for i in range(sample.size):
-        value = data[sample[i]]
+        as_they_are[i] = data[sample[i]]
+    for i in range(sample.size):
+        value = as_they_are[i]
         usable = (value >= lowest) & (value <= highest)
         values[i] = np.float32(value) if usable else np.float32(np.nan)
     if good.size > 0:
         for i in range(sample.size):
             if not good[sample[i]]:
                 values[i] = np.nan
-    return values
 
 
 # Only the order of the additions is left to the compiler.
 @njit(cache=True, fastmath={"reassoc", "nsz"})
 def _sums_between(values, low, high, origin):
-    """Sum of the deviations from `origin`, of their squares, and number of those of the values that are between `low` and `high`."""
-    total, squares, n_used = np.float32(0.0), np.float32(0.0), np.float32(0.0)
+    """Of those of the values that are between `low` and `high`: sum of the deviations from `origin` and of their squares, number, and the
+    lowest and highest deviation."""
+    total, squares, n_used = np.float32(0.0), np.float32(0.0), np.int32(0)
+    lowest, highest = np.float32(0.0), np.float32(0.0)
     for i in range(values.size):
         value = values[i]
         inside = (value > low) & (value < high)
         deviation = value - origin if inside else np.float32(0.0)
         total += deviation
         squares += deviation * deviation
-        n_used += np.float32(1.0) if inside else np.float32(0.0)
-    return np.float64(total), np.float64(squares), int(n_used)
+        n_used += np.int32(inside)
+        lowest, highest = min(lowest, deviation), max(highest, deviation)
+    return np.float64(total), np.float64(squares), n_used, lowest, highest
 
 
 @njit(cache=True)
@@ -100,10 +114,12 @@ def _clipped_statistics(data, sample, start, lowest, highest, good, gain):
     mean = np.zeros(n_bins)
     squares = np.zeros(n_bins)
     count = np.zeros(n_bins)
-    sampled = _sampled_values(data, sample, lowest, highest, good)
+    longest = np.diff(start).max()
+    as_they_are, sampled = np.empty(longest, dtype=data.dtype), np.empty(longest, dtype=np.float32)
     for b in range(n_bins):
-        values = sampled[start[b] : start[b + 1]]
-        low, high = -np.inf, np.inf
+        values = sampled[: start[b + 1] - start[b]]
+        _sampled_values(data, sample[start[b] : start[b + 1]], lowest, highest, good, as_they_are, values)
+        low, high = np.float32(-np.inf), np.float32(np.inf)
         n_before = -1
         for _ in range(_CLIP_CYCLES):
             # Deviations from one of the values keep the sums small, so that nothing cancels out; equal values have exactly none.
@@ -113,7 +129,7 @@ def _clipped_statistics(data, sample, start, lowest, highest, good, gain):
             if first == values.size:
                 break
             origin = values[first]
-            total, total_squares, n_used = _sums_between(values, np.float32(low), np.float32(high), origin)
+            total, total_squares, n_used, least, most = _sums_between(values, low, high, origin)
             if n_used == n_before:
                 break
             n_before = n_used
@@ -123,7 +139,12 @@ def _clipped_statistics(data, sample, start, lowest, highest, good, gain):
             count[b] = n_used
             # Half a millionth of the mean keeps equal values inside when the standard deviation is zero.
             reach = _CLIP_AT * np.sqrt(squares[b] / n_used) + 1e-6 * abs(mean[b]) + 1e-30
-            low, high = mean[b] - reach, mean[b] + reach + gain * (_CLIP_AT**2 - 1.0) / 6.0
+            before = low, high
+            low = np.float32(mean[b] - reach)
+            high = np.float32(mean[b] + reach + gain * (_CLIP_AT**2 - 1.0) / 6.0)
+            # Nothing that was used is outside and nothing that was outside comes back: the next cycle would find the same.
+            if low >= before[0] and high <= before[1] and origin + least > low and origin + most < high:
+                break
     return mean, squares, count
 
 
@@ -135,15 +156,26 @@ def smoothed(mean, squares, count):
     mean, variance : ndarray of float64, shape (n_bins,)
         NaN where no pixel is near.
     """
-    weight = _convolved(count)
-    freedom = _convolved(np.maximum(count - 1, 0))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return _convolved(mean * count) / weight, _convolved(squares) / freedom
+    return _smoothed(np.asarray(mean, np.float64), np.asarray(squares, np.float64), np.asarray(count, np.float64))
 
 
-def _convolved(values):
-    half = len(_SMOOTHING) // 2
-    return np.convolve(values, _SMOOTHING)[half : half + len(values)]
+@njit(cache=True)
+def _smoothed(mean, squares, count):
+    n, half = mean.size, _SMOOTHING.size // 2
+    smooth, variance = np.full(n, np.nan), np.full(n, np.nan)
+    for b in range(n):
+        weight, freedom, total, total_squares = 0.0, 0.0, 0.0, 0.0
+        for i in range(max(b - half, 0), min(b + half + 1, n)):
+            of_bin = _SMOOTHING[i - b + half]
+            weight += of_bin * count[i]
+            freedom += of_bin * max(count[i] - 1.0, 0.0)
+            total += of_bin * (mean[i] * count[i])
+            total_squares += of_bin * squares[i]
+        if weight > 0.0:
+            smooth[b] = total / weight
+        if freedom > 0.0:
+            variance[b] = total_squares / freedom
+    return smooth, variance
 
 
 def gain_from_statistics(mean, squares, count):
@@ -167,33 +199,53 @@ def gain_from_statistics(mean, squares, count):
     Where all bins are about equally bright the line has no slope to measure; then it goes through the origin, and the gain
     is not allowed to exceed the standard deviation of a pixel.
     """
+    return _gain_from_statistics(
+        np.asarray(mean, np.float64), np.asarray(squares, np.float64), np.asarray(count, np.float64)
+    )
+
+
+@njit(cache=True)
+def _gain_from_statistics(mean, squares, count):
     use = count >= 8
-    if not use.any():
+    mean, squares, count = mean[use], squares[use], count[use]
+    n = mean.size
+    if n == 0:
         return 0.0
-    mean, count = mean[use], count[use]
-    variance = squares[use] / (count - 1)
-    typical = np.average(variance, weights=count)
+    variance = squares / (count - 1.0)
+    typical = np.sum(variance * count) / np.sum(count)
     if typical <= 0.0:
         return 0.0
-    model, gain = np.full(len(mean), typical), 0.0
+    model, weight = np.full(n, typical), np.empty(n)
+    gain, spread = 0.0, 0.0
     for _ in range(4):
-        weight = count / (gain**2 * model + 2.0 * model**2)
-        # Bins far off the line (ice rings, shadows) count less.
-        weight /= 1.0 + ((variance - model) ** 2 * weight) / 9.0
-        centre = np.average(mean, weights=weight)
-        spread = np.sum(weight * (mean - centre) ** 2)
+        total, total_mean, total_variance = 0.0, 0.0, 0.0
+        for i in range(n):
+            weight[i] = count[i] / (gain**2 * model[i] + 2.0 * model[i] ** 2)
+            # Bins far off the line (ice rings, shadows) count less.
+            weight[i] /= 1.0 + ((variance[i] - model[i]) ** 2 * weight[i]) / 9.0
+            total += weight[i]
+            total_mean += weight[i] * mean[i]
+            total_variance += weight[i] * variance[i]
+        centre = total_mean / total
+        spread, across, along, squared = 0.0, 0.0, 0.0, 0.0
+        for i in range(n):
+            spread += weight[i] * (mean[i] - centre) ** 2
+            across += weight[i] * (mean[i] - centre) * variance[i]
+            along += weight[i] * mean[i] * variance[i]
+            squared += weight[i] * mean[i] ** 2
         if spread <= 0.0:
             break
-        gain = np.sum(weight * (mean - centre) * variance) / spread
-        noise = np.average(variance, weights=weight) - gain * centre
+        gain = across / spread
+        noise = total_variance / total - gain * centre
         if noise < 0.0:
-            gain, noise = np.sum(weight * mean * variance) / np.sum(weight * mean**2), 0.0
+            gain, noise = along / squared, 0.0
         gain = max(gain, 0.0)
-        model = np.maximum(noise + gain * mean, 0.1 * typical)
+        for i in range(n):
+            model[i] = max(noise + gain * mean[i], 0.1 * typical)
     if spread * gain**2 > 25.0:
-        return float(gain)
+        return gain
     through_origin = np.sum(mean * count * variance) / max(np.sum(mean**2 * count), 1e-300)
-    return float(np.clip(through_origin, 0.0, np.sqrt(typical)))
+    return min(max(through_origin, 0.0), np.sqrt(typical))
 
 
 def frame_statistics(data, prepared, valid_range=(-np.inf, np.inf), good=None, gain=None):
@@ -261,15 +313,30 @@ def bin_thresholds(mean, variance, gain, settings, bin_width=1.0):
     Where the user gives an absolute threshold the rule is that of peakfinder8, max(mean + z sigma, threshold) (Barty et al. 2014,
     J. Appl. Cryst. 47, 1118, doi:10.1107/S1600576714007626).
     """
-    z = settings.min_snr
-    sigma = np.sqrt(np.maximum(variance, gain * mean))
-    if settings.threshold is None:
-        limit = mean + z * sigma + gain * max(z * z - 1.0, 0.0) / 6.0
-    else:
-        limit = np.maximum(mean + z * sigma, settings.threshold)
-    radius = np.arange(len(mean)) * bin_width
-    outside = radius < settings.min_res
-    if settings.max_res is not None:
-        outside |= radius > settings.max_res
-    limit[outside | ~np.isfinite(limit)] = np.inf
-    return limit
+    return _bin_thresholds(
+        mean,
+        variance,
+        float(gain),
+        float(settings.min_snr),
+        np.nan if settings.threshold is None else float(settings.threshold),
+        float(settings.min_res),
+        np.inf if settings.max_res is None else float(settings.max_res),
+        float(bin_width),
+    )
+
+
+@njit(cache=True)
+def _bin_thresholds(mean, variance, gain, z, absolute, nearest, farthest, bin_width):
+    limits = np.full(mean.size, np.inf)
+    for b in range(mean.size):
+        known = not (np.isnan(mean[b]) or np.isnan(variance[b]))
+        if not known or b * bin_width < nearest or b * bin_width > farthest:
+            continue
+        limit = mean[b] + z * np.sqrt(max(variance[b], gain * mean[b]))
+        if np.isnan(absolute):
+            limit += gain * max(z * z - 1.0, 0.0) / 6.0
+        else:
+            limit = max(limit, absolute)
+        if np.isfinite(limit):
+            limits[b] = limit
+    return limits

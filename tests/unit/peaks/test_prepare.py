@@ -5,14 +5,7 @@ from scipy.spatial.transform import Rotation
 
 from sfxflow.errors import InputError
 from sfxflow.geometry import PanelArrays, lab_positions
-from sfxflow.peaks.prepare import (
-    BLOCK,
-    BLOCK_BAD,
-    BLOCK_GOOD,
-    BLOCK_MIXED,
-    prepare,
-    radius_in_pixels,
-)
+from sfxflow.peaks.prepare import BLOCK, _windows, prepare, radius_in_pixels
 
 
 @pytest.fixture(scope="module")
@@ -36,20 +29,31 @@ def test_bins_are_rounded_radii_and_bad_pixels_have_none(two_panels):
     assert np.abs(bins[on_panel] - radius[on_panel]).max() <= 0.5 + 1e-4
 
 
-def test_block_ranges_are_those_of_the_good_pixels(two_panels):
+def test_window_of_a_block_has_the_bins_of_its_good_pixels_and_few_more(two_panels):
     arrays, good = two_panels
     prepared = prepare(arrays, good, clen=0.1)
     kinds = set()
-    for block in range(len(prepared.block_kind)):
-        bins = prepared.bins[block * BLOCK : (block + 1) * BLOCK]
+    for block, (power, first) in enumerate(prepared.windows[prepared.block_window]):
+        bins = prepared.bins[block * BLOCK : (block + 1) * BLOCK].astype(int)
         usable = bins[bins < prepared.n_bins]
-        kinds.add(int(prepared.block_kind[block]))
+        kinds.add((len(usable) > 0, bool(prepared.block_is_whole[block])))
+        assert prepared.block_is_whole[block] == (len(usable) == len(bins))
         if len(usable) == 0:
-            assert prepared.block_kind[block] == BLOCK_BAD
+            assert (power, first) == (0, prepared.n_bins)
             continue
-        assert prepared.block_kind[block] == (BLOCK_GOOD if len(usable) == len(bins) else BLOCK_MIXED)
-        assert (prepared.block_low[block], prepared.block_high[block]) == (usable.min(), usable.max())
-    assert kinds == {BLOCK_BAD, BLOCK_GOOD, BLOCK_MIXED}
+        assert first <= usable.min() < first + 4
+        assert usable.max() < first + 2**power
+        assert 2**power <= 2 * max(usable.max() - first, 1)
+    assert kinds == {(False, False), (True, False), (True, True)}
+
+
+def test_windows_are_few_enough_for_their_numbers_on_a_detector_with_very_many_bins():
+    low = np.arange(200_000)
+    windows, of_block = _windows(low, low + low % 97, 200_200)
+    power, first = windows[of_block].T
+    assert len(windows) <= 65535
+    assert (first <= low).all()
+    assert (first + 2**power > low + low % 97).all()
 
 
 def test_sample_holds_pixels_of_its_bin_once_and_few_of_one_block(two_panels):

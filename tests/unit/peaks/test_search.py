@@ -233,7 +233,7 @@ def test_many_peaks_fit_and_leave_no_trace(prepared):
     everything = search_peaks(data, prepared, settings, COUNTS, gain=1.0)
     assert len(everything) == 35 * 16
     assert len(find_peaks(data, prepared, settings, COUNTS, gain=1.0)) == 100
-    assert not prepared.visited.any()
+    assert not prepared.state.any()
     np.testing.assert_array_equal(everything, search_peaks(data, prepared, settings, COUNTS, gain=1.0))
 
 
@@ -243,7 +243,7 @@ def test_huge_bright_region_fits_and_leaves_no_trace(prepared):
     data[100:103, 100:103] = 7000
     peaks = search_peaks(data, prepared, Peaks(min_snr=1.0), COUNTS, gain=1.0)
     assert list(peaks["panel"]) == [0]
-    assert not prepared.visited.any()
+    assert not prepared.state.any()
 
 
 @pytest.mark.parametrize("value", [0, 1, 1000])
