@@ -174,12 +174,15 @@ def turned_by(reflections, operator):
 
 
 def _range(merges, crystal, s_min, s_max):
-    s = np.concatenate(
-        [inverse_resolution(merge.data.hkl[_finite(merge.data)], crystal.parameters) for merge in merges]
-    )
+    s = np.concatenate([_s(merge.data, crystal)[_finite(merge.data)] for merge in merges])
     if not len(s):
         return (0.0 if s_min is None else s_min), (1.0 if s_max is None else s_max)
     return (float(s.min()) if s_min is None else s_min), (float(s.max()) if s_max is None else s_max)
+
+
+def _s(reflections, crystal):
+    """1/d of the indices in the asymmetric unit: equivalents may differ in the last bit, which decides at the limits."""
+    return inverse_resolution(asymmetric(reflections.hkl, crystal.operations), crystal.parameters)
 
 
 def _finite(reflections):
@@ -192,8 +195,7 @@ def _all_keys(reflections, crystal):
 
 def _keys(reflections, crystal, s_min, s_max):
     """Keys of the reflections with finite values within the range, sorted."""
-    # The indices in the asymmetric unit, whose s has the same bits for all lists.
-    s = inverse_resolution(asymmetric(reflections.hkl, crystal.operations), crystal.parameters)
+    s = _s(reflections, crystal)
     return np.unique(_all_keys(reflections, crystal)[_finite(reflections) & (s >= s_min) & (s <= s_max)])
 
 
