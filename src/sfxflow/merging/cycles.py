@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from sfxflow.cell import inverse_resolution
-from sfxflow.merging import errors, fitting, kernels, partiality, recorded_once, scaling
+from sfxflow.merging import errors, fitting, kernels, never_recorded, partiality, recorded_once, scaling
 from sfxflow.merging.assessment import assess_block
 
 #: Cycle (from 0) from which B and the curve, then widths and orientations, then robust weights are fitted, and from which crystals
@@ -67,6 +67,7 @@ class Run:
         self.levels = np.zeros(errors.N_RANGES - 1)
         self.measured = np.zeros((1, len(self.q)))
         self.least_sigma = np.zeros(len(self.q))
+        self.inferred = np.full((len(self.q), 2), np.nan)
         self.change = np.inf
 
     @property
@@ -240,6 +241,48 @@ class Run:
         # the variances that were given may be wrong
         factor = self.scatter[np.searchsorted(self.levels, self.posterior()[once])]
         self.least_sigma[once] = np.sqrt(factor / errors.NORMAL) * error
+
+    def infer(self):
+        """After `assess`: intensities, and their uncertainties, of reflections that were measured but never recorded."""
+        merged, information, _, n = self.total[:, :4].T
+        never = np.rint(n) == 0
+        if not never.any() or never.all():
+            return
+        numbers = self.numbers
+        intensity = np.divide(merged, information, where=~never, out=np.zeros(len(never)))
+        usual = never_recorded.usual_intensity(self.q, intensity, ~never, self.prior, self.epsilon)
+        centric = self.collector.numbers.group.operations().centric_flag_array(self.hkl)
+        mean_square = never_recorded.mean_square_intensity(usual, centric)
+        mean = np.maximum(self.posterior(), 0.0)
+        variance = np.where(np.rint(n) >= 2, 1 / (information + 1 / self.prior**2), -1.0)
+        place = np.where(never, np.cumsum(never) - 1, -1)
+
+        def add_tails(block, sums, means):
+            own = slice(block.first_crystal, block.first_crystal + len(block.offsets) - 1)
+            never_recorded.tails_block(
+                block.offsets, *block.columns.values(), self.state[own], self.shape[own], self.active[own], self.q, mean, variance,
+                self.curve.values, self.curve.spread, numbers, means, sums,
+            )  # fmt: skip
+
+        n_bins = int(self.curve.values.shape[1] / numbers[0] * never_recorded.BINS_PER_UNIT) + 1
+
+        def tails(means):
+            return self._added(lambda block, sums: add_tails(block, sums, means), (n_bins, 4))
+
+        parts = never_recorded.recorded_parts(tails, self.curve, n_bins)
+
+        def evidence(block, sums):
+            own = slice(block.first_crystal, block.first_crystal + len(block.offsets) - 1)
+            never_recorded.evidence_block(
+                block.offsets, *block.columns.values(), self.state[own], self.shape[own], self.active[own], self.q, place, usual,
+                mean_square, parts, numbers, self.curve.values.shape[1], sums,
+            )  # fmt: skip
+
+        sums = self._added(evidence, (int(never.sum()), 2))
+        factor = self.scatter[np.searchsorted(self.levels, usual[never])] / errors.NORMAL
+        self.inferred[never] = np.stack(
+            never_recorded.best_estimate(sums, factor, usual[never], mean_square[never]), axis=1
+        )
 
     def known(self):
         """What the last merge says of the reflections, for each group of crystals: shape (n_groups, n_reflections, 2, 2)."""

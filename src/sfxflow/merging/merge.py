@@ -111,6 +111,8 @@ def _merged(blocks, collector, settings, threads, progress, parts, only=None):
     run.count()
     if only is None:
         run.bound()
+        if settings.keep_unrecorded:
+            run.infer()
     remark = ""
     if not (run.active == 1).any():
         reasons, counts = np.unique(run.status.astype(str), return_counts=True)

@@ -48,7 +48,7 @@ def merged_tables(run, remark="", parts=None):
     groups = {name: min(g, len(run.measured) - 1) for g, name in enumerate(parts.names if parts else ())}
     crystals = _crystals(run)
     return Merged(
-        reflections=_reflections(run, run.sums, run.measured.sum(axis=0), *unit),
+        reflections=_reflections(run, run.sums, run.measured.sum(axis=0), *unit, run.inferred),
         groups={
             name: _reflections(run, run.apart[:, :, g].reshape(run.sums.shape), run.measured[g], *unit)
             for name, g in groups.items()
@@ -60,10 +60,16 @@ def merged_tables(run, remark="", parts=None):
     )
 
 
-def _reflections(run, sums, measured, hkl, mate):
-    """Columns of merged reflections from the sums (n, 4, 5) of half sets and mates; uncertainties as they are for all data."""
+def _reflections(run, sums, measured, hkl, mate, inferred=None):
+    """Columns of merged reflections from the sums (n, 4, 5) of half sets and mates; uncertainties as they are for all data.
+
+    `inferred`: intensities and uncertainties (n, 2) where nothing was merged, NaN for none.
+    """
     total = sums.sum(axis=1)
-    keep = (measured >= run.settings.min_measurements) & (np.rint(total[:, 3]) >= 1)
+    if inferred is None:
+        inferred = np.full((len(total), 2), np.nan)
+    keep = (np.rint(total[:, 3]) >= 1) | np.isfinite(inferred[:, 0])
+    keep &= measured >= run.settings.min_measurements
     halves = sums[:, :2] + sums[:, 2:]
     parts = {"": total, "_half1": halves[:, 0], "_half2": halves[:, 1]}
     if run.settings.anomalous:
@@ -79,6 +85,10 @@ def _reflections(run, sums, measured, hkl, mate):
         with np.errstate(divide="ignore", invalid="ignore"):
             intensity = np.where(there, part[:, 0] / part[:, 1], np.nan)
             sigma = np.where(there, np.maximum(errors.merged_sigma(part, factor), run.least_sigma), np.nan)
+        if not name:
+            intensity, sigma = (
+                np.where(there, own, other) for own, other in zip((intensity, sigma), inferred.T, strict=True)
+            )
         columns[f"I{name}"], columns[f"sigI{name}"], columns[f"n{name}"] = intensity[order], sigma[order], count[order]
     return columns
 
