@@ -293,6 +293,20 @@ class Dials:
 
 
 @dataclass(frozen=True)
+class DialsScale:
+    """Merger dials_scale: dials.scale, one experiment a crystal."""
+
+    model: str = setting("KB", "scaling model", choices=("KB", "physical"))
+    decay_correction: bool = setting(False, "refine a relative B factor of each crystal (model KB)")
+    error_model: bool = setting(True, "refine DIALS' error model (basic)")
+    outlier_rejection: str = setting("standard", "how outliers are found", choices=("standard", "simple"))
+    outlier_zmax: float = setting(6.0, "observations farther from the others are rejected, sigma", low=0)
+    min_i_over_sigma: float = setting(-5.0, "observations with a lower I/sigma(I) are left out")
+    min_measurements: int = setting(2, "fewest measurements of a reflection", low=1)
+    extra: str = setting("", "more options of dials.scale, as on a command line")
+
+
+@dataclass(frozen=True)
 class FiguresOfMerit:
     """Figures of merit of merged data."""
 
@@ -341,6 +355,7 @@ STAGES = {
     "partialator": Partialator,
     "process_hkl": ProcessHkl,
     "dials": Dials,
+    "dials_scale": DialsScale,
     "figures_of_merit": FiguresOfMerit,
     "export": Export,
     "report": Report,

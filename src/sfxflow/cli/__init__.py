@@ -42,6 +42,7 @@ COMMANDS = {
     "merging": "scale and merge",
     "partialator": "merge a stream with CrystFEL's partialator",
     "process_hkl": "merge a stream with CrystFEL's process_hkl",
+    "dials_scale": "scale and merge with dials.scale",
     "figures_of_merit": "figures of merit, by shell and overall",
     "export": "write MTZ and HKL files",
     "difference": "isomorphous difference of two groups",

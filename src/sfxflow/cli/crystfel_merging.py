@@ -251,7 +251,8 @@ def write(args, cell, group, crystals, lists, crystal_rows, model, program, chos
     n = len(columns["I"])
     if lists and not n:
         remark = "no reflection was measured often enough"
-    inputs = [args.stream, *args.integrated, args.cell, *([args.assignment] if args.assignment else [])]
+    stream = [args.stream] if "stream" in args else []
+    inputs = [*stream, *args.integrated, args.cell, *([args.assignment] if args.assignment else [])]
     attrs = {
         "provenance": provenance_json(settings, inputs),
         "dataset": args.dataset,

@@ -53,6 +53,9 @@ class Flag:
     bad_foreground = 1 << 14
     failed_background = 1 << 18
     failed_summation = 1 << 19
+    scaled = 1 << 26
+    #: Excluded by the user, an outlier in scaling, or excluded for scaling.
+    not_merged = (1 << 22) | (1 << 23) | (1 << 24)
 
 
 #: Bits of the mask of a shoebox.

@@ -75,7 +75,7 @@ def interpreter_of(script):
     return shlex.split(first[2:].decode(errors="replace"))
 
 
-def extra(settings, name):
+def extra(settings, name, section="dials"):
     """The additional options of a program as a list.
 
     Raises
@@ -86,10 +86,10 @@ def extra(settings, name):
     try:
         found = shlex.split(getattr(settings, name))
     except ValueError as error:
-        raise InputError(f"dials.{name}: {error}") from None
+        raise InputError(f"{section}.{name}: {error}") from None
     for option in found:
         if "=" not in option.strip("="):
-            raise InputError(f"dials.{name}: {option!r} is not of the form name=value, as DIALS takes options")
+            raise InputError(f"{section}.{name}: {option!r} is not of the form name=value, as DIALS takes options")
     return found
 
 
@@ -202,4 +202,30 @@ def stills_process_arguments(peaks, cell, group, dials, gain, d_min, frames):
         "integration.integrator=stills", "integration.profile.fitting=False",
         *find_spots_options(peaks, dials, gain), *_indexing_options(cell, group, dials), *_integration_options(gain, d_min),
         *extra(dials, "extra_find_spots"), *extra(dials, "extra_index"), *extra(dials, "extra_integrate"),
+    ]  # fmt: skip
+
+
+def scale_arguments(settings, d_min, experiments, reflections, scaled):
+    """Command line of dials.scale.
+
+    Parameters
+    ----------
+    settings : sfxflow.settings.DialsScale
+    d_min : float or None
+        Angstrom.
+    experiments, reflections : str
+        Files to scale.
+    scaled : str
+        Name of the files that are written, without their ends.
+    """
+    return [
+        "dials.scale", experiments, reflections, f"output.experiments={scaled}.expt", f"output.reflections={scaled}.refl",
+        "output.html=None", "nproc=1", f"model={settings.model}", f"KB.decay_correction={settings.decay_correction}",
+        "reflection_selection.intensity_choice=sum", "reflection_selection.method=use_all", "anomalous=False",
+        f"error_model={'basic' if settings.error_model else 'None'}",
+        f"outlier_rejection={settings.outlier_rejection}", f"outlier_zmax={settings.outlier_zmax:g}",
+        f"cut_data.min_isigi={settings.min_i_over_sigma:g}", "cut_data.d_min=" + (f"{d_min:g}" if d_min else "None"),
+        # As many parameters as crystals: their matrix would be too large.
+        "scaling_options.full_matrix=False", "scaling_options.check_consistent_indexing=False",
+        *extra(settings, "extra", "dials_scale"),
     ]  # fmt: skip
