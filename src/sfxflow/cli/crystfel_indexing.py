@@ -36,7 +36,7 @@ def add_arguments(parser):
     parser.add_argument("--peaks", required=True, help="peak file")
     options.add_frames(parser)
     options.add_cell(parser)
-    parser.add_argument("--stream", metavar="FILE", help="indexamajig's stream, to keep")
+    parser.add_argument("--kept-stream", metavar="FILE", help="indexamajig's stream, to write")
     parser.add_argument(
         "--licences",
         default="{}",
@@ -90,8 +90,8 @@ def run(args):
         except InputError as error:
             raise crystfel_job.with_log(error, outcome) from None
         files = frames.files
-        if args.stream:
-            _keep(outcome, args.stream, account)
+        if args.kept_stream:
+            _keep(outcome, args.kept_stream, account)
     warning = _misfit(account, cell)
     inputs = [args.peaks, args.geometry, args.cell, *([args.mask] if args.mask else []), *files]
     with hdf5_written_whole(args.output) as handle:

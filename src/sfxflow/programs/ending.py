@@ -1,6 +1,6 @@
 """Ending a program with everything that it started, also when the process that started it was killed.
 
-Run as a script (`python ending.py PID SIGNAL [DIRECTORY]`) it is the keeper of the program PID: a line on its standard input says that
+Run as a script (`python ending.py PID SIGNAL PATIENCE [DIRECTORY]`) it is the keeper of the program PID: a line on its standard input says that
 the program has ended; an input that just closes means that whoever started both is gone, and then the keeper ends the program and
 removes its directory. It needs only the standard library, so that it starts at once.
 """
@@ -88,13 +88,13 @@ def _send(process, signum):
         pass
 
 
-def _keep(process, stop_signal, *directories):
+def _keep(process, stop_signal, patience, *directories):
     if not sys.stdin.readline():
-        end_session(process, stop_signal)
+        end_session(process, stop_signal, patience=patience)
         remove_shared_memory(process)
         for directory in directories:
             shutil.rmtree(directory, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    _keep(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
+    _keep(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), *sys.argv[4:])

@@ -26,7 +26,7 @@ _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PACKAGES = {
     **dict.fromkeys(
         ("indexamajig", "partialator", "process_hkl", "ambigator", "compare_hkl", "check_hkl"),
-        "CrystFEL (https://www.desy.de/~twhite/crystfel, or the conda-forge package crystfel)",
+        "CrystFEL (https://www.desy.de/~twhite/crystfel)",
     ),
     **dict.fromkeys(
         ("dials.version", "dials.scale"),
@@ -207,7 +207,7 @@ def run_program(
             raise ProgramError(f"{arguments[0]}: does not start ({error.strerror})") from None
         child = _Child(process)
         late = False
-        with _kept(process.pid, stop_signal, [os.path.abspath(directory)] if temporary else []):
+        with _kept(process.pid, stop_signal, patience, [os.path.abspath(directory)] if temporary else []):
             try:
                 pause = 0.002
                 while not child.ended() and not stopped and not late:
@@ -311,10 +311,10 @@ def _noted_signals():
 
 
 @contextlib.contextmanager
-def _kept(process, stop_signal, directories):
+def _kept(process, stop_signal, patience, directories):
     """A keeper process that ends the program if this process is killed before the block ends."""
     keeper = subprocess.Popen(
-        [sys.executable, "-I", "-S", ending.__file__, str(process), str(int(stop_signal)), *directories],
+        [sys.executable, "-I", "-S", ending.__file__, str(process), str(int(stop_signal)), str(patience), *directories],
         stdin=subprocess.PIPE,
         start_new_session=True,
     )

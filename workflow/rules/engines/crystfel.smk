@@ -123,6 +123,6 @@ rule crystfel_indexing:
             --threads {threads} \
             --time-limit {resources.runtime} \
             --program-log {log.program:q} \
-            --stream {output.stream:q} \
+            --kept-stream {output.stream:q} \
             --output {output.integrated:q} >{log.messages:q} 2>&1
         """
