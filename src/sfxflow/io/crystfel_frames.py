@@ -144,7 +144,8 @@ def _copy(handle, frames, detector, first, n_rows, shown):
             good = (frame.data >= low) & (frame.data <= high)
         if frame.good is not None:
             good &= frame.good
-        stored[row] = np.where(good, np.clip(frame.data, -(2**31), 2**31 - 1) if kind == "i" else frame.data, bad)
+        values = np.clip(frame.data.astype(np.int64), -(2**31), 2**31 - 1) if kind == "i" else frame.data
+        stored[row] = np.where(good, values, bad)
     return lambda panel: (("lessthan", bad / 2),)
 
 
