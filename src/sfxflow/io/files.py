@@ -5,6 +5,7 @@ import errno
 import glob
 import json
 import os
+import platform
 import shlex
 import sys
 from datetime import UTC, datetime
@@ -26,7 +27,7 @@ def written_whole(path):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.part")
     try:
         yield temporary
         with open(temporary, "rb") as handle:
@@ -42,8 +43,8 @@ def written_whole(path):
 
 
 def _remove_leftovers(path):
-    """Remove the temporary files of jobs for the same `path` that do not run any more."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+    """Remove the temporary files of jobs for the same `path` that do not run any more: of those on this machine, others can't be asked."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(platform.node())}.*.part"):
         number = left.name.rsplit(".", 2)[1]
         if number.isdecimal() and not _is_running(int(number)):
             left.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 
@@ -31,13 +32,19 @@ def test_an_error_leaves_the_earlier_file(tmp_path):
 
 
 def test_what_killed_jobs_left_is_removed(tmp_path):
-    """But not what a job that still runs is writing, nor what belongs to another file."""
+    """But not what a job that still runs is writing, here or on another machine, nor what belongs to another file."""
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     running = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    here = platform.node()
     left, kept = (
-        f".a[1].h5.{ended.pid}.part",
-        {f".a[1].h5.{running.pid}.part", f".b.h5.{ended.pid}.part", ".a[1].h5.x.part"},
+        f".a[1].h5.{here}.{ended.pid}.part",
+        {
+            f".a[1].h5.{here}.{running.pid}.part",
+            f".a[1].h5.elsewhere.{ended.pid}.part",
+            f".b.h5.{here}.{ended.pid}.part",
+            f".a[1].h5.{here}.x.part",
+        },
     )
     for name in (left, *kept):
         (tmp_path / name).write_text("half")
