@@ -40,6 +40,8 @@ _METHODS = "Indexing methods selected: "
 _GZIP = b"\x1f\x8b"
 _NEW_LINE = b"\n"
 _BLOCK = 8 << 20
+#: So many different unknown fields are named.
+_MOST_UNKNOWN = 100
 #: The first line is looked for in this many bytes.
 _START = 4096
 _PANEL = re.compile(r"^\s*([^/;=\s]+)/[^=]*=", re.MULTILINE)
@@ -272,7 +274,7 @@ class StreamReader:
                 break
             start += block
         length = start.find(_BEGIN)
-        length = len(start) if length < 0 else length
+        length = start.rfind(_NEW_LINE) + 1 if length < 0 else length
         self._rest, text = start[length:], _text(start[:length])
         self._n_lines = text.count("\n")
         self.header = parse_header(path, text)
@@ -286,8 +288,7 @@ class StreamReader:
         return self._names.names
 
     def __iter__(self):
-        data, wanted = self._rest, _BLOCK
-        self._rest = b""
+        data, self._rest = self._rest, b""
         while True:
             numbers = np.frombuffer(data, dtype=np.uint8)
             marks, n_lines = _marks(data, numbers)
@@ -315,16 +316,16 @@ class StreamReader:
             # What follows is a frame whose end is not read yet, or no frame at all.
             keep = marks[i] if i < len(marks) else _Mark(b"", *_last_line(data), n_lines)
             self._note_stray(data[done : keep.start])
-            block = self._more(wanted)
-            if not block and data.endswith(_END[:-1]):
+            rest = data[keep.start :]
+            # Twice as much each time while one frame is larger than what is read at a time.
+            block = self._more(max(_BLOCK, len(rest)))
+            if not block and rest.endswith(_END[:-1]):
                 block = b"\n"
             if not block:
-                self._finish(data[keep.start :], marks[i:], n_lines)
+                self._finish(rest, marks[i:], n_lines)
                 return
             self._n_lines += keep.line
-            data = data[keep.start :] + block
-            # Twice as much each time while one frame is larger than what is read at a time.
-            wanted = max(_BLOCK, len(data))
+            data = rest + block
 
     def _more(self, wanted):
         parts, size = [], 0
@@ -429,7 +430,9 @@ class StreamReader:
                 key, value = _other_note(line)
                 notes[key] = value
                 if key not in known and not key.startswith(_KNOWN_GROUPS):
-                    self.unknown[key] += 1
+                    # What is no stream at all has as many of them as lines.
+                    is_new = key not in self.unknown and len(self.unknown) >= _MOST_UNKNOWN
+                    self.unknown["others" if is_new else key] += 1
         return notes
 
     def _rows(self, data, numbers, start, end, n_columns):

@@ -66,7 +66,8 @@ def test_without_names():
 
 
 @pytest.mark.parametrize(
-    "line", ["1 2\n", "1 2 m0 m1\n", "1 x m0\n", "1 2 3 m0\n", "\n", "--1 2 m0\n", "1.2.3 4 m0\n", "1 2\x00m0\n", "m0\n"]
+    "line",
+    ["1 2\n", "1 2 m0 m1\n", "1 x m0\n", "1 2 3 m0\n", "\n", "--1 2 m0\n", "1.2.3 4 m0\n", "1 2\x00m0\n", "m0\n"],
 )
 def test_what_is_no_row_is_told_with_its_place(line):
     good = "1 2 m0\n"
