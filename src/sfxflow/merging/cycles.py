@@ -242,6 +242,19 @@ class Run:
         factor = self.scatter[np.searchsorted(self.levels, self.posterior()[once])]
         self.least_sigma[once] = np.sqrt(factor / errors.NORMAL) * error
 
+    def expect(self, whole):
+        """In a half set: the variance of what was recorded once is, from the next merge on, that of the intensity in all data.
+
+        The uncertainty of a partiality adds a part of the intensity. Where one low measurement is all that there is, its own intensity
+        would make it far too certain; the intensity itself does not depend on this.
+        """
+        both = (self.active == 1) & (whole.active == 1)
+        if not both.any():
+            return
+        scale, b = (self.state - whole.state)[both, :2].mean(axis=0)
+        expected = whole.posterior() * np.exp(0.5 * b * self.q**2 - scale)
+        self.current = np.where(np.rint(self.total[:, 3]) == 1, expected, self.current)
+
     def infer(self):
         """After `assess`: intensities, and their uncertainties, of reflections that were measured but never recorded."""
         merged, information, _, n = self.total[:, :4].T

@@ -75,7 +75,7 @@ def merge_blocks(blocks, collector, settings, threads=1, progress=None, parts=No
     -------
     Merged
     """
-    whole = _merged(blocks, collector, settings, threads, progress, parts)
+    whole, run = _merged(blocks, collector, settings, threads, progress, parts)
     if settings.independent_halves and whole.summary["n_crystals_merged"]:
         own_settings = replace(settings, min_measurements=1)
         apart = []
@@ -87,16 +87,17 @@ def merge_blocks(blocks, collector, settings, threads=1, progress=None, parts=No
                 progress(f"{name}: {line}")
 
             only = collector.half == number
-            apart.append(_merged(blocks, collector, own_settings, threads, progress and told, parts, only))
+            apart.append(_merged(blocks, collector, own_settings, threads, progress and told, parts, only, run)[0])
         halves.put_apart(whole, apart, collector.cell)
     return whole
 
 
-def _merged(blocks, collector, settings, threads, progress, parts, only=None):
+def _merged(blocks, collector, settings, threads, progress, parts, only=None, whole=None):
+    """What was merged, and the run; of the crystals `only` where these are given, with `whole` the run of all."""
     run = Run(blocks, collector, settings, threads, only)
     if not (run.active == 1).any():
         found = "no lattice was found" if not len(run.state) else "no crystal has enough usable observations"
-        return merged_tables(run, found, parts)
+        return merged_tables(run, found, parts), run
     apart = ()
     if parts is not None:
         # crystals of no group have a slot of their own, so that the slots add up to all
@@ -109,7 +110,11 @@ def _merged(blocks, collector, settings, threads, progress, parts, only=None):
         run.merge(*apart)
         run.assess()
     run.count()
-    if only is None:
+    if whole is not None:
+        run.expect(whole)
+        run.merge(*apart)
+        run.assess()
+    else:
         run.bound()
         if settings.keep_unrecorded:
             run.infer()
@@ -117,4 +122,4 @@ def _merged(blocks, collector, settings, threads, progress, parts, only=None):
     if not (run.active == 1).any():
         reasons, counts = np.unique(run.status.astype(str), return_counts=True)
         remark = f"no crystal is left; most of them: {reasons[np.argmax(counts)]}"
-    return merged_tables(run, remark, parts)
+    return merged_tables(run, remark, parts), run
