@@ -21,7 +21,9 @@ import numpy as np
 from numba import njit
 
 from sfxflow.merging.errors import NORMAL
-from sfxflow.merging.fitting import (
+from sfxflow.merging.kernels import N_PARAMETERS, NUMBER_MASK, factors
+from sfxflow.merging.observations import FULL_WEIGHT, MINUS
+from sfxflow.merging.packing import (
     BACKGROUND,
     MEAN,
     N_PACKED,
@@ -33,15 +35,13 @@ from sfxflow.merging.fitting import (
     normal_equations,
     pack,
 )
-from sfxflow.merging.kernels import N_PARAMETERS, NUMBER_MASK, factors
-from sfxflow.merging.observations import FULL_WEIGHT, MINUS
 from sfxflow.small_matrices import solve_in_place
 
 #: A residual whose variance the fit has taken away to this part tells nothing any more.
 _LEAST_FREEDOM = 0.05
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _add_moments(own, sign, moments):
     """Add a reflection, of which `own` are the sums, to the moments of `cc_half`; with sign -1, take it out."""
     if own[3] > 1.5 and own[1] > 0.0:
@@ -52,7 +52,7 @@ def _add_moments(own, sign, moments):
         moments[3] += sign * max(own[2] - own[0] * mean, 0.0) / ((own[3] - 1.0) * own[1])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def cc_half_moments(merged):
     """Of reflections measured more than once: their number, sums of I and I^2, and sum of the variances of I.
 
@@ -71,7 +71,7 @@ def cc_half_moments(merged):
     return moments
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def cc_half(moments):
     """CC1/2 by the sigma-tau method, without half sets: (s^2 - e^2) / (s^2 + e^2), NaN if there are fewer than 2 reflections.
 
@@ -86,7 +86,7 @@ def cc_half(moments):
     return (spread - error) / (spread + error) if spread + error > 0.0 else np.nan
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _cc_half_without(reflections, parts, n, left, moments):
     """CC1/2 without the observations of one crystal; `left` is the same afterwards as before."""
     changed = moments.copy()
@@ -103,7 +103,7 @@ def _cc_half_without(reflections, parts, n, left, moments):
     return cc_half(changed)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def assess_block(
     offsets, reflection, excitation, intensity, sigma, polarisation, azimuth, weight,
     state, shape, active, slot, q, current, intensities, total, prior, curve, slope, spread, numbers,
@@ -138,7 +138,6 @@ def assess_block(
     for c in range(len(offsets) - 1):
         longest = max(longest, offsets[c + 1] - offsets[c])
     packed = np.empty((N_PACKED, longest))
-    source = np.empty(longest, np.int64)
     matrix, covariance = np.empty((2, N_PARAMETERS, N_PARAMETERS))
     vector, derivative = np.empty((2, N_PARAMETERS))
     left = merged.copy()
@@ -154,9 +153,10 @@ def assess_block(
         own_state, own_shape = state[c], shape[c]
         # where groups are merged apart but compared with the whole, there are more slots than parts
         part_of = min(slot[c] // 2, len(total) - 1)
-        n, _, _, _ = pack(
+        n = offsets[c + 1] - offsets[c]
+        pack(
             offsets[c], offsets[c + 1], reflection, excitation, intensity, sigma, polarisation, azimuth, weight,
-            own_state, own_shape, True, q, current, total[part_of], prior, curve, spread, numbers, packed, source,
+            own_state, own_shape, True, q, current, total[part_of], prior, curve, spread, numbers, packed,
         )  # fmt: skip
         normal_equations(packed, n, own_state, own_shape, curve, slope, numbers, precision, fitted, matrix, vector)
         covariance[:] = 0.0
@@ -168,7 +168,7 @@ def assess_block(
                 covariance[a, a] = 0.0
         narrowing, scale = factors(own_state, numbers)
         for i in range(n):
-            j = source[i]
+            j = offsets[c] + i
             base, height = gradient(
                 packed, i, own_state, own_shape, curve, slope, numbers, narrowing, scale, derivative
             )
