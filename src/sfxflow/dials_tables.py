@@ -61,6 +61,24 @@ def mosaic_model_of_widths(profile_radius, mosaicity):
     return 0.5 / (np.asarray(profile_radius) * _EVEN), np.asarray(mosaicity) * _EVEN
 
 
+def gaussian_partiality(excitation_error, inverse_d, wavelength, widths):
+    """How much of a reflection is recorded, by a Gaussian of its excitation error; 1 on the Ewald sphere.
+
+    Parameters
+    ----------
+    excitation_error, inverse_d : ndarray, shape (n,)
+        1/angstrom.
+    wavelength : ndarray, shape (n,)
+        Angstrom.
+    widths : (ndarray, ndarray, ndarray), each of shape (n,)
+        R0, eta and bandwidth of each reflection's crystal (`sfxflow.reflections.CRYSTALS`).
+    """
+    radius, mosaicity, bandwidth = widths
+    variance = radius**2 + (mosaicity * inverse_d) ** 2 + (0.5 * bandwidth * wavelength * inverse_d**2) ** 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(variance > 0, np.exp(-0.5 * excitation_error**2 / variance), 1.0)
+
+
 def slab_positions(detector, panel, fast, slow):
     """fs, ss in the slab of positions on panels, pixel."""
     bounds = panel_arrays(detector).bounds[panel]

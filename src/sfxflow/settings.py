@@ -299,6 +299,10 @@ class DialsScale:
     model: str = setting("KB", "scaling model", choices=("KB", "physical"))
     decay_correction: bool = setting(False, "refine a relative B factor of each crystal (model KB)")
     error_model: bool = setting(True, "refine DIALS' error model (basic)")
+    partiality: bool = setting(
+        True, "divide by a Gaussian partiality of the excitation error first; DIALS takes all for fully recorded"
+    )
+    min_partiality: float = setting(0.4, "observations with a smaller partiality are left out", low=0, high=1)
     outlier_rejection: str = setting("standard", "how outliers are found", choices=("standard", "simple"))
     outlier_zmax: float = setting(6.0, "observations farther from the others are rejected, sigma", low=0)
     min_i_over_sigma: float = setting(-5.0, "observations with a lower I/sigma(I) are left out")

@@ -65,6 +65,7 @@ def run(args):
                 _chunks(args, crystals, given, len(detector.panels)),
                 detector,
                 group.hall,
+                partiality=settings.partiality,
             )
             programs = Programs(log, environment(directory), crystfel_job.seconds_of(args.time_limit))
             if given.sum() > 1:
@@ -91,7 +92,7 @@ def run(args):
     if crystals.ways:
         rows |= {"mode": crystals.ways.crystals["mode"], "mode_margin": crystals.ways.crystals["margin"]}
     crystfel_merging.write(
-        args, cell, group, crystals, lists, rows, "unity", f"{program} dials.scale", arguments[1:], {"dials_scale": vars(settings)},
+        args, cell, group, crystals, lists, rows, "gaussian" if settings.partiality else "unity", f"{program} dials.scale", arguments[1:], {"dials_scale": vars(settings)},
         remark,
     )  # fmt: skip
 

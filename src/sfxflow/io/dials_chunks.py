@@ -5,6 +5,7 @@ import numpy as np
 from sfxflow.cell import inverse_resolution, parameters_of
 from sfxflow.dials_tables import (
     TO_LAB,
+    gaussian_partiality,
     mosaic_model_of_widths,
     panel_positions,
     rays,
@@ -150,7 +151,7 @@ def _crystals(experiments, reciprocal, shots, reflections):
     }
 
 
-def write_dials(expt, refl, chunks, detector, hall):
+def write_dials(expt, refl, chunks, detector, hall, *, partiality=False):
     """Write integrated tables as experiments and reflections of stills.
 
     Parameters
@@ -163,6 +164,8 @@ def write_dials(expt, refl, chunks, detector, hall):
     detector : sfxflow.geometry.Detector
     hall : str
         Hall symbol of the space group.
+    partiality : bool
+        Write the partiality that `sfxflow.dials_tables.gaussian_partiality` gives, in place of 1. Programs divide by it.
 
     Returns
     -------
@@ -195,7 +198,7 @@ def write_dials(expt, refl, chunks, detector, hall):
             domain, mosaicity = mosaic_model_of_widths(crystals["profile_radius"][c], crystals["mosaicity"][c])
             models["crystal"].append(crystal_model(crystals["reciprocal"][c], hall, float(domain), float(mosaicity)))
         length = wavelength(np.asarray(frames["photon_energy"], dtype=np.float64)[crystals["frame"]])
-        tables.append(_reflection_columns(reflections, np.asarray(crystals["reciprocal"]), length, detector, first))
+        tables.append(_reflection_columns(reflections, crystals, length, detector, first, partiality))
     write_expt(expt, models)
     names = [values["identifier"] for values in models["experiment"]]
     columns = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
@@ -209,7 +212,8 @@ def _index_of(event):
     return int(last) if last.isdecimal() else None
 
 
-def _reflection_columns(rows, reciprocal, length, detector, first):
+def _reflection_columns(rows, crystals, length, detector, first, partiality):
+    reciprocal = np.asarray(crystals["reciprocal"])
     owner = np.asarray(rows["crystal"], np.int64)
     hkl = np.column_stack([rows[name] for name in "hkl"]).astype(np.int32).reshape(-1, 3)
     n = len(hkl)
@@ -219,6 +223,11 @@ def _reflection_columns(rows, reciprocal, length, detector, first):
     sizes = np.array([[np.linalg.norm(p.fs), np.linalg.norm(p.ss)] for p in detector.panels])[panel] * 1e3
     position = np.column_stack([fast, slow, np.zeros(n)])
     inverse_d = np.linalg.norm(np.einsum("nij,nj->ni", reciprocal[owner].reshape(-1, 3, 3), hkl.astype(float)), axis=1)
+    error = np.asarray(rows["excitation_error"], float)
+    recorded = np.ones(n)
+    if partiality:
+        widths = [np.asarray(crystals[name], float)[owner] for name in ("profile_radius", "mosaicity", "bandwidth")]
+        recorded = gaussian_partiality(error, inverse_d, length[owner], widths)
     background = np.nan_to_num(np.asarray(rows["background"], float))
     return {
         "id": (owner + first).astype(np.int32),
@@ -232,9 +241,9 @@ def _reflection_columns(rows, reciprocal, length, detector, first):
         # DIALS multiplies by lp, sfxflow divides by the polarisation factor.
         "lp": 1.0 / np.asarray(rows["polarisation"], float),
         "qe": np.ones(n),
-        "partiality": np.ones(n),
-        "entering": np.asarray(rows["excitation_error"]) > 0,
-        "delpsical.rad": np.asarray(rows["excitation_error"], float) / np.maximum(inverse_d, 1e-9),
+        "partiality": recorded,
+        "entering": error > 0,
+        "delpsical.rad": error / np.maximum(inverse_d, 1e-9),
         "d": 1.0 / np.maximum(inverse_d, 1e-9),
         # A ray's length is that of the beam's: only its direction is meant.
         "s1": direction / np.linalg.norm(direction, axis=1, keepdims=True) / length[owner][:, None] * TO_LAB,

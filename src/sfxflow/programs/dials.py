@@ -225,6 +225,8 @@ def scale_arguments(settings, d_min, experiments, reflections, scaled):
         f"error_model={'basic' if settings.error_model else 'None'}",
         f"outlier_rejection={settings.outlier_rejection}", f"outlier_zmax={settings.outlier_zmax:g}",
         f"cut_data.min_isigi={settings.min_i_over_sigma:g}", "cut_data.d_min=" + (f"{d_min:g}" if d_min else "None"),
+        f"cut_data.partiality_cutoff={settings.min_partiality:g}",
+        f"reflection_selection.min_partiality={settings.min_partiality:g}",
         # As many parameters as crystals: their matrix would be too large.
         "scaling_options.full_matrix=False", "scaling_options.check_consistent_indexing=False",
         *extra(settings, "extra", "dials_scale"),
