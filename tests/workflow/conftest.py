@@ -27,7 +27,7 @@ if os.path.exists("sleep"):
 if arguments[0] == os.environ.get("FAILING_STAGE"):
     sys.exit("stand-in: this stage fails")
 outputs = [value for option, value in zip(arguments, arguments[1:])
-           if option in ("--output", "--json", "--tsv", "--mtz", "--unmerged", "--hkl", "--half1", "--half2", "--clusters", "--proposal")]
+           if option in ("--output", "--json", "--tsv", "--mtz", "--unmerged", "--hkl", "--half1", "--half2", "--clusters", "--proposal", "--kept-stream")]
 if arguments[0] == "simulate":
     outputs = [os.path.join(outputs[0], name) for name in ("frames_00.h5", "detector.geom", "demo.cell", "truth.hkl")]
 for path in outputs:
@@ -129,7 +129,7 @@ class Experiment:
             return {}
         stats = re.search(r"^job +count\n[- ]+\n(.*?)\n\n", text, re.DOTALL | re.MULTILINE).group(1)
         counts = {line.split()[0]: int(line.split()[1]) for line in stats.splitlines()}
-        messages = set(re.findall(r"^Job \d+: (.*)$", text, re.MULTILINE))
+        messages = set(re.findall(r"^ *Job \d+: (.*)$", text, re.MULTILINE))
         jobs = {rule: {m for m in messages if m.startswith(MESSAGES[rule])} for rule in counts if rule in MESSAGES}
         assert {rule: len(found) for rule, found in jobs.items()} == {r: n for r, n in counts.items() if r in MESSAGES}
         return jobs
@@ -170,7 +170,12 @@ MESSAGES = {
     "group_export": "Exporting group",
     "difference": "Subtracting group",
     "stream": "Writing the stream",
+    "crystfel_peaks": "CrystFEL finds peaks",
+    "crystfel_indexing": "CrystFEL indexes",
+    "partialator": "partialator merges",
+    "process_hkl": "process_hkl merges",
     "find_cell": "Finding the unit cell",
+    "comparison": "Comparing engines",
     "report": "Writing the report",
 }
 

@@ -129,4 +129,10 @@ def split_files(*, groups=(), differences=()):
 
 
 SPLITS = {dataset: split_of(dataset) for dataset in DATASETS}
+for dataset, split in SPLITS.items():
+    if split and "builtin" not in config["mergers"]:
+        raise WorkflowError(
+            f"{CONFIG}: datasets.{dataset}.split: only the merger builtin merges groups apart, and mergers has "
+            f"{', '.join(config['mergers'])}: add builtin to mergers, or take the split out"
+        )
 GROUPS = {name for split in SPLITS.values() if split for name in split["groups"]}

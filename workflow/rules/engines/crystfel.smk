@@ -39,7 +39,7 @@ rule crystfel_peaks:
         crystfel=CRYSTFEL,
         version=SFXFLOW,
     message:
-        "Finding peaks in chunk {wildcards.chunk} of run {wildcards.run} (crystfel)"
+        "CrystFEL finds peaks in chunk {wildcards.chunk} of run {wildcards.run}"
     shell:
         """
         sfxflow crystfel_peaks \
@@ -105,7 +105,7 @@ rule crystfel_indexing:
         crystfel=CRYSTFEL,
         version=SFXFLOW,
     message:
-        "Indexing and integrating chunk {wildcards.chunk} of run {wildcards.run} (crystfel)"
+        "CrystFEL indexes and integrates chunk {wildcards.chunk} of run {wildcards.run}"
     shell:
         """
         sfxflow crystfel_indexing \

@@ -35,7 +35,7 @@ rule partialator:
         crystfel=PARTIALATOR,
         version=SFXFLOW,
     message:
-        "Merging {wildcards.dataset} with partialator ({wildcards.engine})"
+        "partialator merges {wildcards.dataset} ({wildcards.engine})"
     shell:
         """
         sfxflow partialator \
@@ -81,7 +81,7 @@ rule process_hkl:
         crystfel=PROCESS_HKL,
         version=SFXFLOW,
     message:
-        "Merging {wildcards.dataset} with process_hkl ({wildcards.engine})"
+        "process_hkl merges {wildcards.dataset} ({wildcards.engine})"
     shell:
         """
         sfxflow process_hkl \
