@@ -1,5 +1,7 @@
 """Rows of numbers as text in columns of fixed width, as C's printf writes them, at the speed of a compiled program."""
 
+import functools
+
 import numpy as np
 from numba import njit
 
@@ -33,14 +35,8 @@ def text_rows(integers, values, formats, names, name_of_row, gap):
     ValueError
         A value is too large.
     """
-    if np.any(np.abs(values) >= LARGEST):
-        raise ValueError(f"numbers of {LARGEST:g} and more can't be written")
-    encoded = [name.encode() for name in names]
-    lengths = np.array([len(name) for name in encoded], dtype=np.int64)
-    letters = np.zeros((len(encoded), max(lengths, default=0)), dtype=np.uint8)
-    for row, name in enumerate(encoded):
-        letters[row, : len(name)] = np.frombuffer(name, dtype=np.uint8)
-    formats, gap = np.array(formats, dtype=np.int64).reshape(-1, 2), np.array(gap, dtype=np.int64)
+    letters, lengths = _encoded(tuple(names))
+    formats, gap = _as_arrays(tuple(formats), tuple(gap))
     # 16 digits, a sign, a point and what is wider.
     longest = integers.shape[1] * 21 + len(formats) * 18 + formats[:, 0].sum() + gap.sum() + letters.shape[1] + 1
     out = np.empty(len(values) * longest, dtype=np.uint8)
@@ -48,7 +44,25 @@ def text_rows(integers, values, formats, names, name_of_row, gap):
         out, np.ascontiguousarray(integers, dtype=np.int64), np.ascontiguousarray(values, dtype=np.float64),
         formats, letters, lengths, np.ascontiguousarray(name_of_row, dtype=np.int64), gap,
     )  # fmt: skip
+    if n < 0:
+        raise ValueError(f"numbers of {LARGEST:g} and more can't be written")
     return out[:n].tobytes()
+
+
+@functools.lru_cache(maxsize=8)
+def _encoded(names):
+    """Names as rows of bytes, and their lengths."""
+    encoded = [name.encode("utf-8", "surrogateescape") for name in names]
+    lengths = np.array([len(name) for name in encoded], dtype=np.int64)
+    letters = np.zeros((len(encoded), max(lengths, default=0)), dtype=np.uint8)
+    for row, name in enumerate(encoded):
+        letters[row, : len(name)] = np.frombuffer(name, dtype=np.uint8)
+    return letters, lengths
+
+
+@functools.lru_cache(maxsize=8)
+def _as_arrays(formats, gap):
+    return np.array(formats, dtype=np.int64).reshape(-1, 2), np.array(gap, dtype=np.int64)
 
 
 @njit(cache=True)
@@ -68,6 +82,8 @@ def _fill(out, integers, values, formats, letters, lengths, name_of_row, gap):
                 out[at], out[at + 1], out[at + 2] = 110, 97, 110
                 at += 3
                 continue
+            if abs(value) >= LARGEST:
+                return -1
             # A float32 times a small power of ten is exact in a double, and rint rounds halves to even as printf does.
             scaled = np.uint64(np.rint(abs(value) * 10.0**decimals))
             at = _number(out, at, np.signbit(value), scaled, width, decimals)

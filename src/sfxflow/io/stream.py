@@ -3,6 +3,7 @@
 The format is that of CrystFEL 0.12 (libcrystfel/src/stream.c; White et al., J. Appl. Cryst. 49, 680 (2016), doi:10.1107/S1600576716004751).
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -68,7 +69,7 @@ class StreamWriter:
     def __init__(self, handle, detector, geometry, cell, command):
         self._handle = handle
         self._cell = cell
-        self._panels = [panel.name for panel in detector.panels]
+        self._panels = tuple(panel.name for panel in detector.panels)
         # From the slab to what the file's own arrays have.
         self._to_file_fs = np.array([panel.min_fs - panel.slab_fs for panel in detector.panels], dtype=np.float64)
         self._to_file_ss = np.array([panel.min_ss - panel.slab_ss for panel in detector.panels], dtype=np.float64)
@@ -151,12 +152,16 @@ class StreamWriter:
         int
             Reflections left out: without a finite intensity and uncertainty.
         """
-        values = np.column_stack([reflections[name] for name in ("I", "sigI", "peak", "background", "fs", "ss")])
-        values = values.astype(np.float64)
+        names = ("I", "sigI", "peak", "background", "fs", "ss")
         panel = np.asarray(reflections["panel"], dtype=np.int64)
-        hkl = np.column_stack([reflections[name] for name in "hkl"]).astype(np.int64)
-        use = np.all(np.isfinite(values[:, :2]), axis=1) & np.all(~(np.abs(values) >= LARGEST), axis=1)
-        values, panel, hkl = values[use], panel[use], hkl[use]
+        values, hkl = np.empty((len(panel), 6)), np.empty((len(panel), 3), dtype=np.int64)
+        for column, name in enumerate(names):
+            values[:, column] = reflections[name]
+        for column, name in enumerate("hkl"):
+            hkl[:, column] = reflections[name]
+        use = np.isfinite(values[:, 0]) & np.isfinite(values[:, 1]) & ~(np.abs(values) >= LARGEST).any(axis=1)
+        if not use.all():
+            values, panel, hkl = values[use], panel[use], hkl[use]
         values[:, 4], values[:, 5] = self._in_file(panel, values[:, 4], values[:, 5])
         self._write(self._crystal_text(crystal, hkl, values, panel))
         self._handle.write(reflection_table(hkl, values, panel, self._panels))
@@ -178,9 +183,9 @@ class StreamWriter:
         lengths, angles = np.array(crystal["cell"][:3]) / (excess * 10.0), crystal["cell"][3:]
         q_squared = np.sum((hkl @ reciprocal.T) ** 2, axis=1) if len(hkl) else np.zeros(1)
         # A stream that another program wrote has one width for all q, which comes back as it was.
-        width = np.hypot(
-            10.0 * crystal["profile_radius"], np.nan_to_num(crystal["mosaicity"]) * np.sqrt(q_squared.mean())
-        )
+        mosaicity = float(crystal["mosaicity"])
+        spread = mosaicity * math.sqrt(q_squared.mean()) if mosaicity > 0.0 else 0.0
+        width = math.hypot(10.0 * float(crystal["profile_radius"]), spread)
         resolution = 10.0 / float(crystal["resolution"])
         if not resolution > 0.0:
             resolution = np.sqrt(q_squared.max())
