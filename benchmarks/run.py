@@ -35,6 +35,7 @@ BENCHMARKS = {
     "unknown_cell": "Unknown cells",
     "geometry": "Geometry: search and refinement",
     "integration": "Integration",
+    "streams": "Streams: speed, and what comes back",
     "ambiguity": "Indexing ambiguity",
     "against_partialator": "Merged data against the truth, beside partialator",
     "merging_models": "Partiality models of merging",
