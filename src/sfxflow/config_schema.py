@@ -15,7 +15,7 @@ from sfxflow.licences import LICENCES
 from sfxflow.settings import STAGES, schema_of
 
 ENGINES = ("builtin", "crystfel", "dials")
-MERGERS = ("builtin", "partialator", "process_hkl")
+MERGERS = ("builtin", "partialator", "process_hkl", "dials_scale", "cctbx_xfel_merge")
 
 _SCHEMA = Path("workflow/schemas/config.schema.yaml")
 _PAGE = Path("docs/reference/config.md")

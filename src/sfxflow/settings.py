@@ -311,6 +311,16 @@ class DialsScale:
 
 
 @dataclass(frozen=True)
+class CctbxXfelMerge:
+    """Merger cctbx_xfel_merge: cctbx.xfel.merge under MPI; with the dataset's reference it scales to that."""
+
+    post_refinement: bool = setting(True, "post-refine each crystal, where there is a reference")
+    error_model: str = setting("ev11", "error model", choices=("ha14", "ev11", "errors_from_sample_residuals"))
+    min_measurements: int = setting(2, "fewest measurements of a reflection", low=2)
+    extra: str = setting("", "more options of cctbx.xfel.merge, as on a command line")
+
+
+@dataclass(frozen=True)
 class FiguresOfMerit:
     """Figures of merit of merged data."""
 
@@ -360,6 +370,7 @@ STAGES = {
     "process_hkl": ProcessHkl,
     "dials": Dials,
     "dials_scale": DialsScale,
+    "cctbx_xfel_merge": CctbxXfelMerge,
     "figures_of_merit": FiguresOfMerit,
     "export": Export,
     "report": Report,

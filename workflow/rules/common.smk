@@ -478,6 +478,9 @@ except importlib.metadata.PackageNotFoundError:
 
 CRYSTFEL = version_of("indexamajig") if "crystfel" in config["engines"] else "not asked"
 DIALS = version_of("dials.version") if "dials" in config["engines"] else "not asked"
+DIALS_SCALE = version_of("dials.version") if "dials_scale" in config["mergers"] else "not asked"
+# cctbx.xfel.merge says no version; that of DIALS beside it stands for it.
+CCTBX_XFEL_MERGE = version_of("dials.version") if "cctbx_xfel_merge" in config["mergers"] else "not asked"
 PARTIALATOR = version_of("partialator") if "partialator" in config["mergers"] else "not asked"
 PROCESS_HKL = version_of("process_hkl") if "process_hkl" in config["mergers"] else "not asked"
 

@@ -43,6 +43,7 @@ COMMANDS = {
     "partialator": "merge a stream with CrystFEL's partialator",
     "process_hkl": "merge a stream with CrystFEL's process_hkl",
     "dials_scale": "scale and merge with dials.scale",
+    "cctbx_xfel_merge": "scale and merge with cctbx.xfel.merge",
     "figures_of_merit": "figures of merit, by shell and overall",
     "export": "write MTZ and HKL files",
     "difference": "isomorphous difference of two groups",

@@ -231,3 +231,41 @@ def scale_arguments(settings, d_min, experiments, reflections, scaled):
         "scaling_options.full_matrix=False", "scaling_options.check_consistent_indexing=False",
         *extra(settings, "extra", "dials_scale"),
     ]  # fmt: skip
+
+
+def xfel_merge_arguments(settings, cell, group, d_min, reference, prefix):
+    """Command line of cctbx.xfel.merge.
+
+    Parameters
+    ----------
+    settings : sfxflow.settings.CctbxXfelMerge
+    cell : sequence of 6 floats
+    group : str
+    d_min : float or None
+        Angstrom; the program needs one.
+    reference : str or None
+        MTZ file with the column IMEAN.
+    prefix : str
+        Of the files that it writes.
+
+    Raises
+    ------
+    InputError
+        There is no `d_min`.
+    """
+    if not d_min:
+        raise InputError("cctbx.xfel.merge needs the highest resolution: set datasets.NAME.d_min (--d-min)")
+    scaling = ["scaling.algorithm=mark1", "postrefinement.enable=False"]
+    if reference:
+        scaling = [
+            "scaling.algorithm=mark0", f"scaling.model={reference}", "scaling.mtz.mtz_column_F=imean",
+            f"postrefinement.enable={settings.post_refinement}", "postrefinement.algorithm=rs",
+        ]  # fmt: skip
+    return [
+        "cctbx.xfel.merge", "input.path=.", "input.experiments_suffix=.expt", "input.reflections_suffix=.refl",
+        "input.keep_imagesets=False", "scaling.unit_cell=" + ",".join(f"{value:.6g}" for value in cell),
+        f"scaling.space_group={group}", *scaling, f"merging.d_min={d_min:g}", "merging.merge_anomalous=True",
+        "merging.set_average_unit_cell=True", f"merging.error.model={settings.error_model}",
+        f"merging.minimum_multiplicity={settings.min_measurements}", "statistics.cc1_2.hash_filenames=False",
+        f"output.prefix={prefix}", "output.output_dir=.", *extra(settings, "extra", "cctbx_xfel_merge"),
+    ]  # fmt: skip
