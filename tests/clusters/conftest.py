@@ -56,7 +56,7 @@ def slurm(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory):
-    """A folder as `sfxflow init` makes it for 120 simulated frames, in four chunks; nothing is computed yet."""
+    """A folder as `sfxflow init` makes it for 120 simulated frames, in five chunks; nothing is computed yet."""
     raw = tmp_path_factory.mktemp("raw")
     folder = tmp_path_factory.mktemp("user") / "prepared"
     user = WorkFolder(raw)
@@ -85,7 +85,7 @@ def prepared(tmp_path_factory):
     )
     user.sfxflow("init", *init, "--output", folder)
     config = folder / "config/config.yaml"
-    text, n_changed = re.subn(r"(?m)^chunk_size: \d+$", "chunk_size: 30", config.read_text())
+    text, n_changed = re.subn(r"(?m)^chunk_size: \d+$", "chunk_size: 24", config.read_text())
     assert n_changed == 1
     config.write_text(text)
     return WorkFolder(folder)

@@ -45,7 +45,7 @@ class Pool:
         What its one machine claims to have; memory in MB.
     """
 
-    def __init__(self, folder, prefix, apptainer=None, cpus=8, memory=32000):
+    def __init__(self, folder, prefix, apptainer=None, cpus=16, memory=64000):
         self.folder = Path(folder)
         self.prefix = Path(prefix)
         self.configuration = self.folder / "condor_config"

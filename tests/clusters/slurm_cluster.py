@@ -28,7 +28,7 @@ class Slurm:
         What its one node claims to have; memory in MB.
     """
 
-    def __init__(self, folder, cpus=8, memory=32000):
+    def __init__(self, folder, cpus=16, memory=64000):
         self.folder = Path(folder)
         self.values = {"FOLDER": folder, "HOST": socket.gethostname().split(".")[0], "CPUS": cpus, "MEMORY": memory}
         self.values |= {"PORT": free_port(), "NODE_PORT": free_port()}

@@ -17,8 +17,25 @@ def test_results_are_those_of_the_local_run(on_htcondor, local_run):
 
 
 def test_the_pool_ran_the_jobs(on_htcondor):
+    """One for the three stages of each chunk, and those that are not short."""
     _, jobs = on_htcondor
+    chunk = "builtin_indexing_builtin_integration_builtin_peaks"
     names = sorted(job["JobBatchName"].split("-")[0] for job in jobs)
-    assert names == []
+    assert names == ["ambiguity", *[chunk] * 5, "builtin_merging", "export"]
     assert {job["ExitCode"] for job in jobs} == {0}
-    assert all("slot1" in job["LastRemoteHost"] for job in jobs)
+    assert all(job["LastRemoteHost"].startswith("slot1_") for job in jobs)
+
+
+def test_jobs_ask_for_what_their_rules_state(on_htcondor):
+    """Of a chunk's stages, which run one after the other, the largest counts."""
+    asked = {job["JobBatchName"].split("-")[0]: (job["RequestCpus"], job["RequestMemory"]) for job in on_htcondor[1]}
+    assert asked["builtin_indexing_builtin_integration_builtin_peaks"] == (4, 4000)
+    assert asked["builtin_merging"] == (8, 8000)
+    assert {job["RequestDisk"] for job in on_htcondor[1]} == {1000 * 1024}
+
+
+def test_jobs_get_no_secrets(on_htcondor):
+    """Of the submitting shell's variables those of the profile only; a job ad can be read by everybody."""
+    allowed = {"PATH", "HOME", "LANG", "LC_ALL", "APPTAINER_CACHEDIR"}
+    for job in on_htcondor[1]:
+        assert {item.split("=")[0] for item in job["Environment"].split() if "=" in item} <= allowed
