@@ -166,9 +166,10 @@ def fit_block(
             inverse = 1.0 / full
             deviation = residual * residual * inverse
             if robust:
-                w = 1.0 / (1.0 + deviation / (CAUCHY * CAUCHY))
-                # where Wilson's distribution is all that is known: its tail is far longer than a normal one's
-                limit = REJECTED * REJECTED * (1.0 + 3.0 * uncertainty / (packed[USUAL, i] * packed[USUAL, i]))
+                # where Wilson's distribution is all that is known, nothing: its tail is far longer than a normal one's
+                known = 1.0 - uncertainty / (packed[USUAL, i] * packed[USUAL, i])
+                w = 1.0 / (1.0 + known * deviation / (CAUCHY * CAUCHY))
+                limit = REJECTED * REJECTED * (4.0 - 3.0 * known)
                 weight[offsets[c] + i] = 0 if deviation > limit else max(1, int(FULL_WEIGHT * w + 0.5))
             above += observed * g * mean * inverse
             below += (g * mean) ** 2 * inverse

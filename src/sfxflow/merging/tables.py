@@ -75,6 +75,8 @@ def _reflections(run, sums, measured, hkl, mate, inferred=None):
     if run.settings.anomalous:
         parts |= _friedel_mates(sums, mate)
     factor = run.scatter[np.searchsorted(run.levels, run.posterior())]
+    # what was recorded once lost no weight to the robust fit
+    factor = np.where(np.rint(run.total[:, 3]) == 1, factor / errors.NORMAL, factor)
     order = np.argsort(reflection_key(hkl), kind="stable")
     order = order[keep[order]]
     columns = {name: hkl[order, i] for i, name in enumerate("hkl")}
