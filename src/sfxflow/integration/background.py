@@ -3,8 +3,6 @@
 import numpy as np
 from numba import njit
 
-from sfxflow.small_matrices import inverse3
-
 #: Background pixels farther than so many standard deviations off don't count.
 CLIP_AT = 4.0
 _CLIP_CYCLES = 3
@@ -55,36 +53,37 @@ def fit_background(values, x, y, n, gain, mode, scratch, background, covariance)
     if mode == 0 or n_used < _MIN_PLANE_PIXELS:
         return variance, n_used
     skewness = gain * (CLIP_AT**2 - 1.0) / 6.0
-    plane, right, normal = np.zeros(3), np.empty(3), np.empty((3, 3))
+    level, slope_x, slope_y = centre, 0.0, 0.0
     for cycle in range(_CLIP_CYCLES):
         reach = CLIP_AT * np.sqrt(variance) + 1e-6 * abs(centre)
-        start = centre if cycle == 0 else plane[0]
-        n_plane, squares = _plane_sums(
-            values, x, y, n, start, plane[1], plane[2], -reach, reach + skewness, centre, normal, right
+        n_plane, sum_x, sum_y, xx, xy, yy, total, total_x, total_y, squares = _plane_sums(
+            values, x, y, n, level, slope_x, slope_y, -reach, reach + skewness, centre
         )
         if n_plane < _MIN_PLANE_PIXELS:
             return variance, n_used
-        inverse = inverse3(normal)
-        if not inverse[0, 0] < np.inf:
+        # Inverse of the normal matrix by its cofactors.
+        c00, c01, c02 = xx * yy - xy * xy, sum_y * xy - sum_x * yy, sum_x * xy - sum_y * xx
+        c11, c12, c22 = n_plane * yy - sum_y * sum_y, sum_x * sum_y - n_plane * xy, n_plane * xx - sum_x * sum_x
+        determinant = n_plane * c00 + sum_x * c01 + sum_y * c02
+        if not determinant > 1e-12 * n_plane * xx * yy:
             return variance, n_used
-        residual = squares
-        for i in range(3):
-            plane[i] = inverse[i, 0] * right[0] + inverse[i, 1] * right[1] + inverse[i, 2] * right[2]
-            residual -= plane[i] * right[i]
-        residual = max(residual, 0.0)
-        explained = squares - right[0] * right[0] / n_plane - residual
+        step = (c00 * total + c01 * total_x + c02 * total_y) / determinant
+        along_x = (c01 * total + c11 * total_x + c12 * total_y) / determinant
+        along_y = (c02 * total + c12 * total_x + c22 * total_y) / determinant
+        residual = max(squares - step * total - along_x * total_x - along_y * total_y, 0.0)
+        explained = squares - total * total / n_plane - residual
         new_variance = residual / (n_plane - 3)
         # Poisson noise is known to be there even if the few pixels do not show it.
         if cycle == 0 and mode == 2 and explained < _SIGNIFICANT * max(new_variance, gain * centre):
             return variance, n_used
-        plane[0] += centre
+        level, slope_x, slope_y = centre + step, along_x, along_y
         variance = new_variance
-        for i in range(3):
-            background[i] = plane[i]
-            for j in range(3):
-                covariance[i, j] = inverse[i, j]
+        background[0], background[1], background[2] = level, slope_x, slope_y
+        covariance[0, 0], covariance[0, 1], covariance[0, 2] = c00 / determinant, c01 / determinant, c02 / determinant
+        covariance[1, 0], covariance[1, 1], covariance[1, 2] = c01 / determinant, c11 / determinant, c12 / determinant
+        covariance[2, 0], covariance[2, 1], covariance[2, 2] = c02 / determinant, c12 / determinant, c22 / determinant
         same = cycle > 0 and n_plane == n_used
-        n_used = n_plane
+        n_used = int(n_plane)
         if same:
             break
     return variance, n_used
@@ -95,15 +94,9 @@ _sums = njit(cache=True, nogil=True, fastmath={"reassoc", "nsz"})
 
 
 @_sums
-def _plane_sums(values, x, y, n, level, slope_x, slope_y, low, high, origin, normal, right):
-    """Normal equations of a plane, fills `normal` and `right`, for the pixels between `low` and `high` from the plane before.
-
-    Returns
-    -------
-    n_used : int
-    squares : float
-        Sum of the squared deviations from `origin`, from which the level is counted too.
-    """
+def _plane_sums(values, x, y, n, level, slope_x, slope_y, low, high, origin):
+    """Sums for the normal equations of a plane over the pixels between `low` and `high` from the plane before: 1, x, y, x^2, x y, y^2, then
+    the deviations d from `origin` as d, d x, d y, d^2."""
     used, sum_x, sum_y, xx, xy, yy = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     total, total_x, total_y, squares = 0.0, 0.0, 0.0, 0.0
     for i in range(n):
@@ -120,11 +113,7 @@ def _plane_sums(values, x, y, n, level, slope_x, slope_y, low, high, origin, nor
         total_x += value * x[i]
         total_y += value * y[i]
         squares += value * value
-    normal[0, 0], normal[0, 1], normal[0, 2] = used, sum_x, sum_y
-    normal[1, 0], normal[1, 1], normal[1, 2] = sum_x, xx, xy
-    normal[2, 0], normal[2, 1], normal[2, 2] = sum_y, xy, yy
-    right[0], right[1], right[2] = total, total_x, total_y
-    return int(used), squares
+    return used, sum_x, sum_y, xx, xy, yy, total, total_x, total_y, squares
 
 
 @_sums

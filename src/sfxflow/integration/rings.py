@@ -13,6 +13,12 @@ from sfxflow.integration.background import MODES, fit_background
 #: Fewest pixels of the peak and of the background.
 MIN_PIXELS = 4
 
+#: What a pixel is to a reflection: nothing; of its peak; usable and of its ring; of the peak but bad; of the peak but nearer to another.
+_NOTHING, _IN_PEAK, _IN_RING, _BAD, _OF_OTHERS = np.uint8(0), np.uint8(1), np.uint8(2), np.uint8(4), np.uint8(8)
+
+#: Pixels that are handled together.
+_VECTOR = 8
+
 
 class Outcome(IntEnum):
     """What became of a predicted reflection."""
@@ -237,8 +243,20 @@ def _integrate(
     planes, covariances, variances = np.zeros((n, 3)), np.zeros((n, 3, 3)), np.full(n, np.nan)
     peak_pixels = np.full((n, int((2 * inner + 2) ** 2)), np.nan)
     neighbours = np.empty(16, dtype=np.int64)
-    longest = int((2 * outer + 2) ** 2)
-    ring, ring_x, ring_y, scratch = np.empty(longest), np.empty(longest), np.empty(longest), np.empty(longest)
+    # A rectangle around each reflection; its rows are whole vectors, which spares the compiler what is left over.
+    n_rows = int(np.ceil(2.0 * outer)) + 1
+    n_columns = -(-n_rows // _VECTOR) * _VECTOR
+    column_of, row_of = np.empty(n_rows * n_columns), np.empty(n_rows * n_columns)
+    for k in range(column_of.size):
+        column_of[k], row_of[k] = k % n_columns, k // n_columns
+    values, is_good = np.empty(column_of.size), np.empty(column_of.size, dtype=np.bool_)
+    region, positions = np.empty(column_of.size, dtype=np.uint8), np.empty(column_of.size, dtype=np.int64)
+    ring, ring_x, ring_y, scratch = (
+        np.empty(column_of.size),
+        np.empty(column_of.size),
+        np.empty(column_of.size),
+        np.empty(column_of.size),
+    )
     first, n_touched = 0, 0
     for position in range(n):
         i = order[position]
@@ -248,47 +266,50 @@ def _integrate(
         if position + 1 < n:
             j = order[position + 1]
             n_touched += _touched(data, good, fs[j], ss[j], outer)
-        first_row, end_row, first_column, end_column = bounds[panel[i]]
         limit = max_adu[panel[i]]
         top = min(highest, limit) if mask_saturated else highest
-        total, n_peak, maximum, whole, n_ring = 0.0, 0, -np.inf, True, 0
+        first_row, first_column = int(np.floor(ss[i] - outer)), int(np.floor(fs[i] - outer))
+        x, y = first_column + 0.5 - fs[i], first_row + 0.5 - ss[i]
+        _cut_out(data, good, bounds[panel[i]], first_row, first_column, n_rows, n_columns, values, is_good)
+        _find_regions(
+            values,
+            is_good,
+            lowest,
+            top,
+            x,
+            column_of,
+            y,
+            row_of,
+            inner * inner,
+            middle * middle,
+            outer * outer,
+            region,
+        )
+        if n_neighbours > 0:
+            _give_to_others(region, x, column_of, y, row_of, fs, ss, i, neighbours[:n_neighbours], inner * inner)
+        total, n_peak, maximum, whole = 0.0, 0, -np.inf, True
         peak_x, peak_y = 0.0, 0.0
-        pixels, n_within = peak_pixels[i], 0
-        for row in range(int(np.floor(ss[i] - outer)), int(np.floor(ss[i] + outer)) + 1):
-            y = row + 0.5 - ss[i]
-            half = np.sqrt(max(outer * outer - y * y, 0.0))
-            row_on_panel = first_row <= row < end_row
-            for column in range(int(np.floor(fs[i] - half)), int(np.floor(fs[i] + half)) + 1):
-                x = column + 0.5 - fs[i]
-                squared = x * x + y * y
-                in_peak = squared <= inner * inner
-                n_within += in_peak
-                if n_neighbours > 0 and _is_others(
-                    row, column, squared, in_peak, fs, ss, neighbours[:n_neighbours], inner
-                ):
-                    continue
-                value, usable = np.nan, False
-                if row_on_panel and first_column <= column < end_column:
-                    value = np.float64(data[row, column])
-                    usable = good[row, column] & (value >= lowest) & (value <= top)
-                if in_peak:
-                    if usable:
-                        pixels[n_within - 1] = value
-                        total += value
-                        peak_x += x
-                        peak_y += y
-                        n_peak += 1
-                        maximum = max(maximum, value)
-                    else:
-                        whole = False
-                else:
-                    # Written always and kept if it counts: a branch here would be guessed wrong too often.
-                    ring[n_ring], ring_x[n_ring], ring_y[n_ring] = value, x, y
-                    n_ring += usable & (squared >= middle * middle) & (squared <= outer * outer)
+        pixels = peak_pixels[i]
+        for k in range(_positions(region, _IN_PEAK | _BAD | _OF_OTHERS, positions)):
+            at = positions[k]
+            if region[at] != _IN_PEAK:
+                whole = whole and region[at] == _OF_OTHERS
+                continue
+            value = values[at]
+            pixels[k] = value
+            total += value
+            peak_x += x + column_of[at]
+            peak_y += y + row_of[at]
+            n_peak += 1
+            maximum = max(maximum, value)
         if n_peak > 0:
             results[2, i] = maximum
+        n_ring = _positions(region, _IN_RING, positions)
         if n_ring < MIN_PIXELS:
             continue
+        for k in range(n_ring):
+            at = positions[k]
+            ring[k], ring_x[k], ring_y[k] = values[at], x + column_of[at], y + row_of[at]
         plane, covariance = planes[i], covariances[i]
         variance, n_background = fit_background(ring, ring_x, ring_y, n_ring, gain, mode, scratch, plane, covariance)
         results[3, i] = plane[0]
@@ -313,13 +334,68 @@ def _integrate(
 
 
 @njit(cache=True, nogil=True)
-def _is_others(row, column, squared, in_peak, fs, ss, neighbours, inner):
-    """Whether a pixel belongs to a neighbour of the reflection that it is sqrt(`squared`) away from."""
-    for j in neighbours:
-        other = (row + 0.5 - ss[j]) ** 2 + (column + 0.5 - fs[j]) ** 2
-        if other <= inner * inner and (not in_peak or other < squared):
-            return True
-    return False
+def _cut_out(data, good, bounds, first_row, first_column, n_rows, n_columns, values, is_good):
+    """Pixels of a rectangle, row after row, and whether they are good; those off the panel are not."""
+    inside = bounds[0] <= first_row and first_row + n_rows <= bounds[1]
+    inside = inside and bounds[2] <= first_column and first_column + n_columns <= bounds[3]
+    if inside:
+        for row in range(n_rows):
+            for column in range(0, n_columns, _VECTOR):
+                at, to = first_column + column, row * n_columns + column
+                pixels, of_mask = data[first_row + row, at : at + _VECTOR], good[first_row + row, at : at + _VECTOR]
+                some_values, some_good = values[to : to + _VECTOR], is_good[to : to + _VECTOR]
+                for i in range(_VECTOR):
+                    some_values[i] = pixels[i]
+                for i in range(_VECTOR):
+                    some_good[i] = of_mask[i]
+        return
+    for row in range(n_rows):
+        for column in range(n_columns):
+            at_row, at_column, to = first_row + row, first_column + column, row * n_columns + column
+            on_panel = bounds[0] <= at_row < bounds[1] and bounds[2] <= at_column < bounds[3]
+            values[to] = data[at_row, at_column] if on_panel else np.nan
+            is_good[to] = good[at_row, at_column] if on_panel else False
+
+
+@njit(cache=True, nogil=True)
+def _find_regions(values, is_good, lowest, top, x, column_of, y, row_of, peak2, middle2, outer2, region):
+    """What each pixel is to a reflection; `x` and `y` are the first one's, from the reflection."""
+    for k in range(region.size):
+        squared = (x + column_of[k]) ** 2 + (y + row_of[k]) ** 2
+        usable = (values[k] >= lowest) & (values[k] <= top) & is_good[k]
+        in_peak = squared <= peak2
+        in_ring = (squared >= middle2) & (squared <= outer2) & (squared > peak2) & usable
+        of_peak = _IN_PEAK if usable else _BAD
+        region[k] = of_peak if in_peak else (_IN_RING if in_ring else _NOTHING)
+
+
+@njit(cache=True, nogil=True)
+def _give_to_others(region, x, column_of, y, row_of, fs, ss, i, neighbours, inner2):
+    """Change the region of pixels in others' peaks: of the peak those that are nearer to the other, of the ring all."""
+    for k in range(region.size):
+        if region[k] == _NOTHING:
+            continue
+        at_x, at_y = x + column_of[k], y + row_of[k]
+        for j in neighbours:
+            other = (at_y + (ss[i] - ss[j])) ** 2 + (at_x + (fs[i] - fs[j])) ** 2
+            if other > inner2:
+                continue
+            if region[k] == _IN_RING:
+                region[k] = _NOTHING
+                break
+            if other < at_x * at_x + at_y * at_y:
+                region[k] = _OF_OTHERS
+                break
+
+
+@njit(cache=True, nogil=True)
+def _positions(region, wanted, positions):
+    """Positions of the pixels of the wanted regions, and their number."""
+    n = 0
+    for k in range(region.size):
+        positions[n] = k
+        n += (region[k] & wanted) != 0
+    return n
 
 
 @njit(cache=True, nogil=True)
