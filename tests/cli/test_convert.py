@@ -63,7 +63,7 @@ def crystals_of(path):
 
 def test_a_stream_through_a_table_is_the_same_stream(made, monkeypatch, capsys):
     """Lines and rows to the last digit, blocks of frames or not."""
-    monkeypatch.setattr("sfxflow.cli.convert.FRAMES_AT_A_TIME", 7)
+    monkeypatch.setattr("sfxflow.cli.convert_streams.FRAMES_AT_A_TIME", 7)
     monkeypatch.setattr("sfxflow.io.table_blocks.FRAMES_AT_A_TIME", 7)
     convert(made, "a.stream", "b.integrated.h5")
     assert "40 frames, " in capsys.readouterr().out
@@ -137,6 +137,51 @@ def test_a_stream_to_an_unmerged_mtz_is_that_of_its_table(made):
     np.testing.assert_array_equal(first.array, second.array)
     # Without --cell the target cell of the stream is taken, whose lattice has all rotations of P422.
     assert gemmi.read_mtz_file(str(convert(made, "a.stream", "c.mtz"))).spacegroup.xhm() == "P 4 2 2"
+
+
+def test_a_table_through_dials_files(made):
+    """Crystals, observations and frames with a crystal; DIALS has no place for the highest pixel, nor for other frames."""
+    options = {"geometry": made / "made.geom", "cell": made / "a.cell", "space_group": "P43212"}
+    convert(made, "a.integrated.h5", "a.expt", **options)
+    sources = [str(made / "a.refl"), str(made / "a.expt")]
+    target = str(made / "b.integrated.h5")
+    assert main(["convert", "--input", *sources, "--output", target, "--geometry", str(made / "made.geom")]) == 0
+    first, second = columns(made / "a.integrated.h5", "reflections"), columns(target, "reflections")
+    for name in ("crystal", "h", "k", "l", "panel"):
+        assert np.array_equal(first[name], second[name]), name
+    for name in ("I", "sigI", "fs", "ss", "background"):
+        np.testing.assert_allclose(second[name], first[name], rtol=3e-7)
+    crystals, got = columns(made / "a.integrated.h5", "crystals"), columns(target, "crystals")
+    scale = (1 + crystals["excess"].astype(float))[:, None, None]
+    np.testing.assert_allclose(got["reciprocal"], crystals["reciprocal"] * scale, atol=1e-12)
+    for name in ("profile_radius", "mosaicity"):
+        np.testing.assert_allclose(got[name], crystals[name], rtol=1e-6)
+    # The excess is in the axes, so that rays are the same, and distances from the Ewald sphere but for the factor 1 + excess.
+    np.testing.assert_allclose(second["polarisation"], first["polarisation"], atol=1e-6)
+    excess = crystals["excess"][first["crystal"]].astype(float)
+    np.testing.assert_allclose(second["excitation_error"], first["excitation_error"] * (1 + excess), atol=1e-7)
+    frames, got = columns(made / "a.integrated.h5", "frames"), columns(target, "frames")
+    indexed = np.flatnonzero(frames["status"] == 3)
+    assert got["file"] == [frames["file"][i] for i in indexed] and got["event"] == [frames["event"][i] for i in indexed]
+    for name in ("photon_energy", "clen"):
+        np.testing.assert_allclose(got[name], frames[name][indexed], rtol=1e-9)
+
+
+def test_through_a_table_where_there_is_no_other_way(made):
+    options = {"geometry": made / "made.geom", "cell": made / "a.cell", "space_group": "P43212"}
+    convert(made, "a.stream", "a.refl", **options)
+    argv = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    sources = ["--input", str(made / "a.refl"), str(made / "a.expt")]
+    assert main(["convert", *sources, "--output", str(made / "b.stream"), *argv]) == 0
+    crystals = [[c for frame in read_stream(made / f"{name}.stream") for c in frame.crystals] for name in "ab"]
+    for own, found in zip(*crystals, strict=True):
+        assert np.array_equal(found.hkl, own.hkl)
+        np.testing.assert_allclose(found.values[:, [0, 1, 4, 5]], own.values[:, [0, 1, 4, 5]], rtol=3e-7, atol=1e-5)
+        np.testing.assert_allclose(found.reciprocal, own.reciprocal, atol=6e-9)
+    convert(made, "a.stream", "a.mtz", **options)
+    convert(made, "a.mtz", "c.expt", **options)
+    assert sorted(path.name for path in made.glob("c.*")) == ["c.expt", "c.refl"]
+    assert not list(made.glob(".convert*"))
 
 
 def test_a_scaled_unmerged_mtz_becomes_what_was_measured(demo, tmp_path):
@@ -258,7 +303,11 @@ def test_bad_streams(made, capsys):
 def test_what_is_missing_is_told(made, capsys):
     assert "--geometry: " in refused(capsys, made, "a.integrated.h5", "x.stream")
     assert "--cell: " in refused(capsys, made, "a.integrated.h5", "x.stream", geometry=made / "made.geom")
-    assert "--cell: an MTZ file has a cell" in refused(capsys, made, "a.integrated.h5", "x.mtz")
+    assert "--cell: " in refused(capsys, made, "a.integrated.h5", "x.expt", geometry=made / "made.geom")
+    assert "--geometry: " in refused(capsys, made, "a.integrated.h5", "x.expt")
+    assert "a.integrated.h5 does not say cell and space group; give the target cell" in refused(
+        capsys, made, "a.integrated.h5", "x.mtz"
+    )
     assert "--geometry: " in refused(capsys, made, "a.peaks.h5", "x.stream")
     convert(made, "a.integrated.h5", "a.mtz", cell=made / "a.cell", space_group="P43212")
     assert "--geometry: " in refused(capsys, made, "a.mtz", "x.integrated.h5")
@@ -273,6 +322,8 @@ def test_ways_that_there_are_not(made, capsys):
         "a peak file (.peaks.h5) can't be converted to an unmerged MTZ (.mtz); it can be to: a stream (.stream)"
         in message
     )
+    (made / "a.expt").write_text("{}")
+    assert "an .expt and an .refl file belong together; give both" in refused(capsys, made, "a.expt", "x.integrated.h5")
     assert "2 files were given; one is expected" in refused(capsys, made, "a.stream a.peaks.h5", "x.integrated.h5")
     assert "is the file to be converted; give another name" in refused(capsys, made, "a.stream", "a.stream")
 

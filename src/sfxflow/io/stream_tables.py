@@ -122,6 +122,11 @@ def detector_of_header(header, path):
     return parse_geom(header.geometry, f"{path}, its geometry", Path(path).parent)
 
 
+def mean_coffset(detector):
+    """Mean of what is added to the camera length for each panel, metre: programs tell the mean of the sums."""
+    return float(np.mean([panel.origin[2] for panel in detector.panels]))
+
+
 def tables_of_stream(reader, detector=None, polarisation_fraction=0.99, polarisation_angle=0.0, frames_at_a_time=256):
     """Tables of a stream, some frames at a time.
 
@@ -218,8 +223,7 @@ def _frame_columns(frames, energy, detector, first_frame, resolution, frame_of_c
     best = np.full(n, np.inf)
     np.fmin.at(best, frame_of_crystal, resolution.astype(np.float64))
     best[~np.isfinite(best)] = np.nan
-    mean_coffset = float(np.mean([panel.origin[2] for panel in detector.panels]))
-    clen = np.array([frame.clen - mean_coffset for frame in frames], dtype=np.float64)
+    clen = np.array([frame.clen for frame in frames], dtype=np.float64) - mean_coffset(detector)
     if not isinstance(detector.clen, str):
         clen[np.isnan(clen) | (np.abs(clen - detector.clen) < _CLEN_STEP)] = detector.clen
     return {
