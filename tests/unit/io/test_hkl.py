@@ -75,6 +75,14 @@ def test_layout_is_crystfel_s(tmp_path):
     assert path.read_text().splitlines() == expected
 
 
+def test_windows_line_ends_and_notes_that_look_like_reflections(tmp_path):
+    path = tmp_path / "a.hkl"
+    path.write_bytes((GOOD + "   1    2    3     615.95        -      36.46       2\n").replace("\n", "\r\n").encode())
+    found = read_hkl(path)
+    assert found.hkl.tolist() == [[0, 0, 4], [-12, 3, -44]]
+    assert len(found.notes) == 3 and found.point_group == "4/mmm"
+
+
 def test_weak_scales_keep_three_digits_of_the_uncertainty(tmp_path):
     path = tmp_path / "a.hkl"
     intensity, sigma = np.array([0.0123456, 0.5]), np.array([0.00234567, 0.00345678])
