@@ -1,6 +1,7 @@
 """Fixtures that several folders of tests use."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,18 @@ ROOT = Path(__file__).parents[1]
 
 #: No single command of a test may take longer than this, seconds.
 _PATIENCE = 300
+
+
+#: Marker of tests to a program that they need.
+_PROGRAMS = {"crystfel": "indexamajig"}
+
+
+def pytest_collection_modifyitems(items):
+    """Skip tests of programs that are not installed, and say so."""
+    for item in items:
+        for marker, program in _PROGRAMS.items():
+            if item.get_closest_marker(marker) and shutil.which(program) is None:
+                item.add_marker(pytest.mark.skip(reason=f"{program} is not on PATH"))
 
 
 @pytest.fixture(scope="session")

@@ -142,6 +142,11 @@ class Ambiguity:
     """Indexing ambiguity: which of several ways to index each crystal agrees with the others."""
 
     resolve: bool = setting(True, "find the way to index of each crystal, where cell and space group admit several")
+    program: str = setting(
+        "builtin",
+        "what finds it: sfxflow itself, or CrystFEL's ambigator, for two ways and without a reference",
+        choices=("builtin", "ambigator"),
+    )
     reference: str = setting(
         "global",
         "what the dataset's reference is used for: to choose among the ways to index all crystals alike (global), to tell the way of"

@@ -327,7 +327,8 @@ def compared(path):
 
 def reference_of_ambiguity(wildcards):
     """The dataset's reference, where the settings say that it is used."""
-    used = config["ambiguity"]["resolve"] and config["ambiguity"]["reference"] != "none"
+    own = config["ambiguity"]
+    used = own["resolve"] and own["reference"] != "none" and own["program"] == "builtin"
     return reference_of_dataset(wildcards) if used else []
 
 

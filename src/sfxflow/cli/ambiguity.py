@@ -13,6 +13,7 @@ import numpy as np
 from sfxflow.ambiguity.assign import Assignment, assign, assign_by_others
 from sfxflow.ambiguity.operators import ambiguity_operators, described
 from sfxflow.cli import options
+from sfxflow.cli.ambigator import resolved_by_ambigator
 from sfxflow.errors import InputError
 from sfxflow.io.assignment import write_assignment
 from sfxflow.io.files import provenance_json
@@ -47,14 +48,18 @@ def run(args):
     names = [described(operator) for operator in operators]
     _tell_ways(group, names, settings)
     reference = None
-    if args.reference and settings.resolve and len(operators) > 1 and settings.reference != "none":
+    uses_reference = settings.reference != "none" and settings.program == "builtin"
+    if args.reference and settings.resolve and len(operators) > 1 and uses_reference:
         reference = _reference(args.reference, cell, group)
-    if settings.resolve and len(operators) > 1:
+    by_ambigator = settings.program == "ambigator"
+    if settings.resolve and len(operators) > 1 and by_ambigator:
+        found = resolved_by_ambigator(args, counts, cell, group, operators, settings)
+    elif settings.resolve and len(operators) > 1:
         found = _resolved(args, counts, cell.parameters, group, operators, settings, reference)
     else:
         found = _as_they_are(sum(counts), len(operators), settings)
     left_out = np.zeros(len(found.mode), bool)
-    if settings.resolve and len(operators) > 1 and found.summary["told_apart"]:
+    if settings.resolve and len(operators) > 1 and found.summary["told_apart"] and not by_ambigator:
         left_out = found.margin < settings.min_margin
     _report(found, left_out, names, settings)
     crystals = {

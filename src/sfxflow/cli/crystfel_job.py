@@ -65,7 +65,8 @@ def working_directory(args):
     The directory lies in the folder for temporary files (TMPDIR).
     """
     with tempfile.TemporaryDirectory(prefix="sfxflow-") as name:
-        log = Path(args.program_log).absolute() if args.program_log else Path(name, "program.log")
+        asked_for = getattr(args, "program_log", None)
+        log = Path(asked_for).absolute() if asked_for else Path(name, "program.log")
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_bytes(b"")
         yield Path(name), log

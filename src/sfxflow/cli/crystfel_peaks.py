@@ -45,6 +45,11 @@ def run(args):
         return
     if crystfel.peak_search == "builtin":
         raise InputError("crystfel.peak_search is builtin: give the peak file of the engine builtin with --taken")
+    if settings.threshold is None:
+        print(
+            "WARNING: peaks.threshold is not set: on frames of few photons indexamajig's peakfinder8 then takes noise for peaks",
+            file=sys.stderr,
+        )
     detector = read_geometry(args.geometry)
     chosen = peak_options(settings, crystfel)
     with (
