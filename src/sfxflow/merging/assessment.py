@@ -124,7 +124,7 @@ def assess_block(
     added : float64, shape (n_reflections,)
         `common` of all data, divided by `known`, from a pass before, or zeros where `squares` are of no interest.
     merged : float64, shape (n_reflections, 4)
-        The sums of `kernels.merge_block`, of all data together.
+        The sums of `kernels.merge_block`, of all data together; none, shape (0, 4), where `gained` is of no interest.
     common : float64, shape (n_reflections, n_slots)
         Out, added: sum of (w g I)^2 d^T C d of each part of the data and, in the second half of the slots, of the Friedel mates.
     squares : float64, shape (n_bins, 4)
@@ -182,8 +182,10 @@ def assess_block(
                 continue
             spreading = 0.0
             for a in range(N_PARAMETERS):
-                for b in range(N_PARAMETERS):
-                    spreading += derivative[a] * covariance[a, b] * derivative[b]
+                across = 0.5 * covariance[a, a] * derivative[a]
+                for b in range(a):
+                    across += covariance[a, b] * derivative[b]
+                spreading += 2.0 * derivative[a] * across
             spreading *= intensities[h] * intensities[h]
             # the variance with which it was merged
             level = max(current[h], 0.0)
@@ -192,7 +194,8 @@ def assess_block(
             w = share / variance
             mate = int(reflection[j] >= MINUS)
             numbers_of[n_merged] = h
-            parts[n_merged] = w * g * packed[OBSERVED, i], w * g * g, w * packed[OBSERVED, i] ** 2, 1.0
+            parts[n_merged, 0], parts[n_merged, 1] = w * g * packed[OBSERVED, i], w * g * g
+            parts[n_merged, 2], parts[n_merged, 3] = w * packed[OBSERVED, i] ** 2, 1.0
             n_merged += 1
             adds = w * w * g * g * spreading
             common[h, slot[c] + mates * mate] += adds
@@ -213,4 +216,5 @@ def assess_block(
             own[1] += telling * share
             own[2] += telling * share * share * square
             own[3] += telling * share * (2.0 * share - 1.0)
-        gained[c] = with_all - _cc_half_without(numbers_of, parts, n_merged, left, moments)
+        if len(merged):
+            gained[c] = with_all - _cc_half_without(numbers_of, parts, n_merged, left, moments)

@@ -68,7 +68,7 @@ class Run:
         self.measured = np.zeros((1, len(self.q)))
         self.least_sigma = np.zeros(len(self.q))
         self.inferred = np.full((len(self.q), 2), np.nan)
-        self.change = np.inf
+        self.found, self.change = np.zeros(len(self.q)), np.inf
 
     @property
     def numbers(self):
@@ -140,20 +140,24 @@ class Run:
             own = slice(block.first_crystal, block.first_crystal + len(block.offsets) - 1)
             kernels.merge_block(
                 block.offsets, *block.columns.values(), self.state[own], self.shape[own], self.active[own],
-                self.slot[own], self.settings.anomalous, self.q, self.current, self.curve.values, self.curve.spread, numbers, sums,
+                self.slot[own], self.q, self.current, self.curve.values, self.curve.spread, numbers, sums,
             )  # fmt: skip
 
-        sums = self._added(work, (n_groups, len(self.q), 4, 4))
+        mates = 2 if self.settings.anomalous else 1
+        sums = self._added(work, (2 * n_groups, len(self.q), mates, 4))
         # mates, groups, half sets
-        self.apart = sums.reshape(n_groups, len(self.q), 2, 2, 4).transpose(1, 2, 0, 3, 4)
-        self.sums = sums.sum(axis=0)
+        self.apart = np.zeros((len(self.q), 2, n_groups, 2, 4))
+        self.apart[:, :mates] = sums.reshape(n_groups, 2, len(self.q), mates, 4).transpose(2, 3, 0, 1, 4)
+        self.sums = self.apart.sum(axis=2).reshape(len(self.q), 4, 4)
         self.total = self.sums.sum(axis=1)
         information = self.total[:, 1]
         # `current` stays as it is: it belongs to the pass that made the sums
         merged = np.divide(self.total[:, 0], information, where=information > 0, out=np.zeros_like(information))
         self.prior = scaling.prior_intensity(self.q, merged, information, self.prior, self.epsilon)
         found = self.posterior()
-        self.change = float(np.sum(np.abs(found - self.current)) / max(np.sum(np.abs(found)), 1e-300))
+        # of two merges: `current` has been brought to the gauge since
+        self.change = float(np.sum(np.abs(found - self.found)) / max(np.sum(np.abs(found)), 1e-300))
+        self.found = found
 
     def fit(self, fitted, steps, robust):
         """Fit the crystals; returns the sums for the curve."""
@@ -183,7 +187,7 @@ class Run:
         intensities = self.posterior()
         self.levels = errors.ranges(intensities, self.total[:, 3] >= 2)
         squares = {}
-        merged = np.ascontiguousarray(self.total[:, :4])
+        merged = np.empty((0, 4))
         known = np.maximum(self.total[:, 1], 1e-300)
         added = np.zeros(len(self.q))
 
@@ -198,6 +202,7 @@ class Run:
             )  # fmt: skip
 
         added += self._added(work, (len(self.q), self.apart[0, ..., 0].size)).sum(axis=1) / known
+        merged = np.ascontiguousarray(self.total[:, :4])
         common = self._added(work, (len(self.q), self.apart[0, ..., 0].size))
         self.apart = np.concatenate([self.apart, common.reshape(self.apart.shape[:-1])[..., None]], axis=-1)
         self.sums = self.apart.sum(axis=2).reshape(len(self.q), 4, 5)
@@ -243,17 +248,16 @@ class Run:
         self.least_sigma[once] = np.sqrt(factor / errors.NORMAL) * error
 
     def expect(self, whole):
-        """In a half set: the variance of what was recorded once is, from the next merge on, that of the intensity in all data.
+        """In a half set: from the next merge on, variances are those of the intensities that all data have.
 
-        The uncertainty of a partiality adds a part of the intensity. Where one low measurement is all that there is, its own intensity
-        would make it far too certain; the intensity itself does not depend on this.
+        The uncertainty of a partiality adds a part of the intensity to that of an observation. Where one or two low measurements are
+        all that a half set has, their own intensity would make them far too certain. The intensities themselves hardly depend on this.
         """
         both = (self.active == 1) & (whole.active == 1)
         if not both.any():
             return
         scale, b = (self.state - whole.state)[both, :2].mean(axis=0)
-        expected = whole.posterior() * np.exp(0.5 * b * self.q**2 - scale)
-        self.current = np.where(np.rint(self.total[:, 3]) == 1, expected, self.current)
+        self.current = whole.posterior() * np.exp(0.5 * b * self.q**2 - scale)
 
     def infer(self):
         """After `assess`: intensities, and their uncertainties, of reflections that were measured but never recorded."""

@@ -1,5 +1,8 @@
 """Passes over the observations, compiled: plain loops over plain arrays.
 
+Arithmetic is done on chunks of observations that lie one number after the other: there the compiler works on several at a time. What
+is looked up in tables, or is added to sums, has loops of its own.
+
 Arguments that several kernels share:
 
 offsets, reflection, excitation, intensity, sigma, polarisation, azimuth, weight
@@ -32,6 +35,15 @@ AZIMUTH_SHIFT = 6
 assert FULL_TURN >> AZIMUTH_SHIFT == 1024
 #: The part of a variance that is certainly not due to the reflection's own photons.
 _LEAST_BACKGROUND = 0.1
+#: Observations of a chunk, and its rows while observations are merged.
+CHUNK = 64
+(
+    _LENGTH, _SINE, _COSINE, _EXCITATION, _INTENSITY, _SIGMA, _UNIT, _WEIGHT, _LEVEL, _Q2, _BASE, _PLACE, _PEAK, _HEIGHT, _UNCERTAIN,
+    _ABOVE, _BELOW, _SQUARE, _COUNTED,
+) = range(19)  # fmt: skip
+#: Sums may be added in any order; NaN and infinity stay what they are.
+ANY_ORDER = {"reassoc", "contract", "nsz", "arcp"}
+
 #: Residuals beyond so many standard deviations lose weight (Cauchy); beyond the second number the observation is rejected.
 CAUCHY = 3.0
 REJECTED = 8.0
@@ -94,6 +106,19 @@ def tells(height, uncertain, peak, numbers):
     return (height > numbers[3] * peak) & (uncertain < numbers[5] * height * height)
 
 
+@njit(cache=True, nogil=True, inline="always")
+def looked_up(table, row, place):
+    """Linear between two nodes of a row; `place` lies before the last node."""
+    node = int(place)
+    return table[row, node] + (place - node) * (table[row, node + 1] - table[row, node])
+
+
+@njit(cache=True, nogil=True, inline="always")
+def plain_six(values):
+    """Six numbers apart from their array: the compiler then knows that nothing in a loop changes them."""
+    return values[0], values[1], values[2], values[3], values[4], values[5]
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def first_block(
     offsets, reflection, excitation, intensity, shape, active, q, reference, scale, shell_q2, by_crystal, by_shell
@@ -130,10 +155,10 @@ def first_block(
             by_shell[shell, 1] += height * height
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=ANY_ORDER, error_model="numpy")
 def merge_block(
     offsets, reflection, excitation, intensity, sigma, polarisation, azimuth, weight,
-    state, shape, active, slot, mates_apart, q, current, curve, spread, numbers, sums,
+    state, shape, active, slot, q, current, curve, spread, numbers, sums,
 ):  # fmt: skip
     """Add a block's observations to the sums of the unique reflections.
 
@@ -141,50 +166,73 @@ def merge_block(
     ----------
     slot : uint16, shape (n_crystals,)
         The part of the data that each crystal belongs to: 2 group + half set.
-    mates_apart : bool
-        Friedel mates have sums of their own; otherwise they are added to those of the reflections.
     current : float64, shape (n_reflections,)
         Intensities that the variances are computed with.
-    sums : float64, shape (n_groups, n_reflections, 4, 4)
-        Of both half sets, then the same of the Friedel mates: sum of g y / var, of g^2 / var, of y^2 / var, and n.
+    sums : float64, shape (n_slots, n_reflections, 1 or 2, 4)
+        Out, added: sum of g y / var, of g^2 / var, of y^2 / var, and n; Friedel mates have their own if there is place for them.
     """
     nodes, rows = curve.shape[1], curve.shape[0]
-    mates = 2 if mates_apart else 0
-    # one group after the other: the sums of one fit into a cache
-    for group in range(len(sums)):
+    last_mate = sums.shape[2] - 1
+    fixed = plain_six(numbers)
+    chunk = np.ones((_COUNTED + 1, CHUNK))
+    number, mate = np.zeros((2, CHUNK), np.int64)
+    # one slot after the other: the sums of one fit into a cache
+    for part in range(len(sums)):
+        own_sums = sums[part]
         for c in range(len(offsets) - 1):
-            if active[c] != 1 or slot[c] >> 1 != group:
+            if active[c] != 1 or slot[c] != part:
                 continue
-            own_state, own_shape, own_sums = state[c], shape[c], sums[group]
-            half = slot[c] & 1
-            narrowing, scale = factors(own_state, numbers)
-            photon = own_shape[4] * POLARISATION_UNIT
-            for j in range(offsets[c], offsets[c + 1]):
-                h = reflection[j] & NUMBER_MASK
-                q2 = q[h] * q[h]
-                narrowness, base = narrowness_and_base(q2, own_state, own_shape, numbers, narrowing, scale)
-                x = abs(moved(excitation[j], azimuth[j], q[h], q2, own_state, own_shape[3])) * narrowness
-                place = x * numbers[0]
-                node = int(place)
-                if node >= nodes - 1:
-                    continue
-                row = min(int(q2 * numbers[1]), rows - 1)
-                part = place - node
-                height = curve[row, node] + part * (curve[row, node + 1] - curve[row, node])
-                uncertain = spread[row, node] + part * (spread[row, node + 1] - spread[row, node])
-                # a factor, no branch: which way it goes can't be foreseen
-                counted = 1.0 if tells(height, uncertain, curve[row, 0], numbers) & (weight[j] > 0) else 0.0
-                g = base * height
-                gain = photon / polarisation[j]
-                level = max(current[h], 0.0)
-                variance = (
-                    background_variance(intensity[j], sigma[j], gain)
-                    + gain * g * level
-                    + uncertain * (base * level) ** 2
-                )
-                w = counted * weight[j] / (FULL_WEIGHT * variance)
-                own = own_sums[h, half + mates * (reflection[j] >= MINUS)]
-                own[0] += w * g * intensity[j]
-                own[1] += w * g * g
-                own[2] += w * intensity[j] * intensity[j]
-                own[3] += counted
+            narrowing, scale = factors(state[c], numbers)
+            parameters, widths = plain_six(state[c]), (shape[c, 0], shape[c, 1], shape[c, 2])
+            wavelength, photon = shape[c, 3], shape[c, 4] * POLARISATION_UNIT
+            for start in range(offsets[c], offsets[c + 1], CHUNK):
+                n = min(CHUNK, offsets[c + 1] - start)
+                for k in range(n):
+                    j = start + k
+                    h = reflection[j] & NUMBER_MASK
+                    number[k], mate[k] = h, min(int(reflection[j] >= MINUS), last_mate)
+                    turn = (int(azimuth[j]) + 32) >> AZIMUTH_SHIFT & 1023
+                    chunk[_LENGTH, k], chunk[_LEVEL, k] = q[h], current[h]
+                    chunk[_SINE, k], chunk[_COSINE, k] = SINE[turn], COSINE[turn]
+                    chunk[_EXCITATION, k], chunk[_INTENSITY, k], chunk[_SIGMA, k] = (
+                        excitation[j],
+                        intensity[j],
+                        sigma[j],
+                    )
+                    chunk[_UNIT, k], chunk[_WEIGHT, k] = polarisation[j], weight[j]
+                for k in range(CHUNK):
+                    length = chunk[_LENGTH, k]
+                    q2 = length * length
+                    narrowness, base = narrowness_and_base(q2, parameters, widths, fixed, narrowing, scale)
+                    turned = parameters[4] * chunk[_COSINE, k] - parameters[3] * chunk[_SINE, k]
+                    error = chunk[_EXCITATION, k] + across_beam(length, q2, wavelength) * turned
+                    error -= 0.5 * wavelength * q2 * parameters[5]
+                    chunk[_Q2, k], chunk[_BASE, k], chunk[_PLACE, k] = q2, base, abs(error) * narrowness * fixed[0]
+                for k in range(CHUNK):
+                    row = min(int(chunk[_Q2, k] * fixed[1]), rows - 1)
+                    chunk[_PEAK, k] = curve[row, 0]
+                    chunk[_HEIGHT, k], chunk[_UNCERTAIN, k] = 0.0, 0.0
+                    if chunk[_PLACE, k] < nodes - 1:
+                        chunk[_HEIGHT, k] = looked_up(curve, row, chunk[_PLACE, k])
+                        chunk[_UNCERTAIN, k] = looked_up(spread, row, chunk[_PLACE, k])
+                for k in range(CHUNK):
+                    base, height, uncertain = chunk[_BASE, k], chunk[_HEIGHT, k], chunk[_UNCERTAIN, k]
+                    observed, share = chunk[_INTENSITY, k], chunk[_WEIGHT, k] / FULL_WEIGHT
+                    told = tells(height, uncertain, chunk[_PEAK, k], fixed) & (share > 0.0)
+                    g = base * height
+                    gain = photon / chunk[_UNIT, k]
+                    level = max(chunk[_LEVEL, k], 0.0)
+                    variance = (
+                        background_variance(observed, chunk[_SIGMA, k], gain)
+                        + gain * g * level
+                        + uncertain * (base * level) ** 2
+                    )
+                    w = share / variance if told else 0.0
+                    chunk[_ABOVE, k], chunk[_BELOW, k] = w * g * observed, w * g * g
+                    chunk[_SQUARE, k], chunk[_COUNTED, k] = w * observed * observed, 1.0 if told else 0.0
+                for k in range(n):
+                    own = own_sums[number[k], mate[k]]
+                    own[0] += chunk[_ABOVE, k]
+                    own[1] += chunk[_BELOW, k]
+                    own[2] += chunk[_SQUARE, k]
+                    own[3] += chunk[_COUNTED, k]

@@ -11,7 +11,7 @@ _FACTOR = 8
 #: Fewest observations for each reflection (and group), and fewest crystals, of a level.
 _FEWEST_OBSERVATIONS, _FEWEST_CRYSTALS = 10, 300
 #: Cycles end when the intensities change by less than this part of their sum: of all crystals, and of the levels before.
-TOLERANCE, TOLERANCE_BEFORE = 2e-4, 2e-3
+TOLERANCE, TOLERANCE_BEFORE = 1e-4, 2e-3
 #: Cycle (from 0) from which groups of crystals are compared each with its own, if there are two more: by then all are on one scale.
 _GROUPS_FROM = 4
 #: Cycles of the first level before an end is looked for: by then all parameters are fitted and groups are on their own.

@@ -1,15 +1,16 @@
 """What the fit of a crystal needs of its observations, packed, and the normal equations of a step, compiled.
 
-Arithmetic is done on chunks of observations that lie one number after the other: there the compiler works on several at a time. What
-is looked up in tables is a loop of its own. For arguments that are not explained see `sfxflow.merging.kernels`.
+For chunks and arguments that are not explained see `sfxflow.merging.kernels`.
 """
 
 import numpy as np
 from numba import njit
 
 from sfxflow.merging.kernels import (
+    ANY_ORDER,
     AZIMUTH_SHIFT,
     CAUCHY,
+    CHUNK,
     COSINE,
     N_PARAMETERS,
     NUMBER_MASK,
@@ -18,7 +19,9 @@ from sfxflow.merging.kernels import (
     background_variance,
     exponential,
     factors,
+    looked_up,
     narrowness_and_base,
+    plain_six,
     tells,
 )
 from sfxflow.merging.observations import FULL_WEIGHT, MINUS, POLARISATION_UNIT
@@ -44,8 +47,6 @@ _WELL_RECORDED = 0.2
     USUAL,
 ) = range(13)
 N_PACKED = 13
-#: Observations of a chunk.
-CHUNK = 64
 #: Rows of a chunk after those that are packed, while they are made.
 (
     _LENGTH, _SINE, _COSINE, _SIGMA, _UNIT, _WEIGHT, _LEVEL, _ALL_ABOVE, _ALL_BELOW, _BASE, _PLACE, _PEAK, _HEIGHT, _UNCERTAIN, _EVEN,
@@ -54,21 +55,6 @@ CHUNK = 64
 #: Packed rows that the normal equations take, and those that follow in a chunk.
 _N_TAKEN = NARROWNESS + 1
 _NARROW, _PRODUCT, _X, _CURVE, _SLOPE, _RESIDUAL, _STRETCHED, _DERIVATIVES = range(_N_TAKEN, _N_TAKEN + 8)
-#: Sums may be added in any order; NaN and infinity stay what they are.
-ANY_ORDER = {"reassoc", "contract", "nsz", "arcp"}
-
-
-@njit(cache=True, nogil=True, inline="always")
-def looked_up(table, row, place):
-    """Linear between two nodes of a row; `place` lies before the last node."""
-    node = int(place)
-    return table[row, node] + (place - node) * (table[row, node + 1] - table[row, node])
-
-
-@njit(cache=True, nogil=True, inline="always")
-def plain_six(values):
-    """Six numbers apart from their array: the compiler then knows that nothing in a loop changes them."""
-    return values[0], values[1], values[2], values[3], values[4], values[5]
 
 
 @njit(cache=True, nogil=True, fastmath=ANY_ORDER, error_model="numpy")
