@@ -471,6 +471,10 @@ DATASETS = list(dict.fromkeys(row["dataset"] for row in RUNS.values()))
 FRAME_FILES = {run: frame_files(run) for run in RUNS}
 require_files()
 
+# Minutes that each stage of a chunk may take at its first attempt: to start, and 0.3 s a frame, of which a frame of 4 megapixels takes a
+# twentieth where it is read from a local disk.
+CHUNK_MINUTES = 10 + config["chunk_size"] // 200
+
 # A parameter everywhere, so that results of another version are made again.
 try:
     SFXFLOW = importlib.metadata.version("sfxflow")

@@ -27,7 +27,7 @@ rule builtin_peaks:
     threads: 4
     resources:
         mem_mb=4000,
-        runtime=60,
+        runtime=CHUNK_MINUTES,
     params:
         frames=pattern_of_run,
         first=first_of_chunk,
@@ -71,7 +71,7 @@ rule builtin_indexing:
     threads: 4
     resources:
         mem_mb=4000,
-        runtime=60,
+        runtime=CHUNK_MINUTES,
     params:
         space_group=space_group_of_run,
         settings=settings("indexing"),
@@ -112,7 +112,7 @@ rule builtin_integration:
     threads: 4
     resources:
         mem_mb=4000,
-        runtime=60,
+        runtime=CHUNK_MINUTES,
     params:
         frames=pattern_of_run,
         first=first_of_chunk,

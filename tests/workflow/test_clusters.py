@@ -1,0 +1,102 @@
+"""What jobs ask of a cluster, without one: tests/clusters has real ones."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+#: A rule that writes down what it asked for, and succeeds at its third attempt.
+THREE_ATTEMPTS = f"""
+rule counted:
+    output: "done"
+    resources: mem_mb=100, disk_mb=7, runtime=10
+    shell: "echo {{resources.mem_mb}} {{resources.htcondor_request_mem_mb}} {{resources.runtime}} "
+           "{{resources.htcondor_request_disk_mb}} >> asked; test $(wc -l < asked) = 3 && touch {{output}}"
+
+rule own_growth:
+    output: "own"
+    resources: mem_mb=lambda wildcards, attempt: 50 + attempt
+    shell: "echo {{resources.mem_mb}} {{resources.htcondor_request_mem_mb}} > {{output}}"
+
+include: "{ROOT}/workflow/rules/resources.smk"
+"""
+
+
+def run_three_attempts(folder, *options):
+    """Run the rule above; what its attempts asked for: memory, the same for HTCondor, minutes, disk for HTCondor."""
+    (folder / "Snakefile").write_text(THREE_ATTEMPTS)
+    argv = [sys.executable, "-m", "snakemake", "--cores", "1", "--retries", "2", *options, "done", "own"]
+    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return [tuple(map(int, line.split())) for line in (folder / "asked").read_text().splitlines()]
+
+
+def test_memory_and_time_double_with_each_attempt(tmp_path):
+    asked = run_three_attempts(tmp_path)
+    assert asked == [(100, 100, 10, 7), (200, 200, 20, 7), (400, 400, 40, 7)]
+    assert (tmp_path / "own").read_text() == "51 51\n"
+
+
+def test_what_a_site_sets_counts(tmp_path):
+    """A number grows like a rule's own; an expression stays as it is."""
+    expressions = [
+        "counted:mem_mb=300",
+        "counted:runtime=5 if attempt < 3 else 6",
+        "counted:htcondor_request_disk_mb=9",
+    ]
+    asked = run_three_attempts(tmp_path, "--set-resources", *expressions, "--")
+    assert asked == [(300, 300, 5, 9), (600, 600, 5, 9), (1200, 1200, 6, 9)]
+
+
+@pytest.mark.parametrize("profile", ["htcondor", "slurm"])
+def test_stages_of_a_chunk_are_one_job(experiment, profile):
+    """But for the peaks where the cell is found from them: indexing and integration still are."""
+    pytest.importorskip(f"snakemake_executor_plugin_{profile}", reason=f"the {profile} plug-in is not installed")
+    together = groups(experiment, profile)
+    assert together.count({"Finding peaks", "Indexing", "Integrating"}) == len(together) == 5
+    experiment.config["datasets"]["thaumatin"]["cell"] = None
+    together = groups(experiment, profile)
+    assert together.count({"Finding peaks", "Indexing", "Integrating"}) == 4
+    assert together.count({"Indexing", "Integrating"}) == len(together) - 4 == 1
+
+
+def groups(experiment, profile):
+    """What a dry run would do in one job: beginnings of the messages of each group."""
+    text = experiment.snakemake("--dry-run", "--profile", str(ROOT / "profiles" / profile))
+    blocks = re.findall(r"^\[[^]\n]*\] Group job chunk.*\n((?:\n|    .*\n)*)", text, re.MULTILINE)
+    return [set(re.findall(r"Job \d+: (Finding peaks|Indexing|Integrating)", block)) for block in blocks]
+
+
+def test_every_rule_says_what_it_needs():
+    """HTCondor is asked for the memory that a rule states: a rule without would be given a few megabytes."""
+    rules = [path.read_text() for path in (ROOT / "workflow/rules").rglob("*.smk")]
+    blocks = [block for text in rules for block in re.split(r"(?m)^rule ", text)[1:] if "    shell:" in block]
+    commands = [block for block in blocks if "localrule: True" not in block]
+    assert len(commands) > 10
+    silent = [block.split(":")[0] for block in commands if "mem_mb=" not in block or "runtime=" not in block]
+    assert silent == []
+
+
+def test_htcondor_profile_where_htcondor_is_not_installed(tmp_path):
+    """Planning needs the plug-in only: no programs, no configuration."""
+    pytest.importorskip("snakemake_executor_plugin_htcondor", reason="the htcondor plug-in is not installed")
+    environment = {
+        name: value for name, value in os.environ.items() if not name.upper().startswith(("CONDOR", "_CONDOR"))
+    }
+    environment |= {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONWARNINGS": "ignore::UserWarning:htcondor2"}
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--profile", "htcondor", "--dry-run", "--nolock"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
