@@ -8,7 +8,7 @@ export PYTHONWARNINGS ?= ignore::UserWarning:htcondor2
 
 CODE := src tests workflow/scripts benchmarks
 
-.PHONY: demo test check benchmark docs schema clean
+.PHONY: demo test test-clusters check benchmark docs schema clean
 
 demo: .venv/installed
 	snakemake --cores all
@@ -16,6 +16,11 @@ demo: .venv/installed
 
 test: .venv/installed-dev
 	python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# Real HTCondor and Slurm of this one machine, started and ended by the tests: on Debian, Slurm only as root. Programs that are missing are
+# unpacked into $SFXFLOW_TOOLS (default ~/.cache/sfxflow-tests); Slurm is installed by apt.
+test-clusters: .venv/installed-dev
+	python -m pytest tests/clusters
 
 check: .venv/installed-dev
 	ruff check $(CODE)
