@@ -89,13 +89,13 @@ def jobs_of(pool, work, status=None):
     return [job for job in pool.jobs() if job["Iwd"] == str(work.folder) and status in (None, job["JobStatus"])]
 
 
-def wait_for_job(pool, work, process, status, patience=120):
-    """Wait until a chunk's job of a folder is in a status; returns it."""
+def wait_for_running_job(pool, work, process, patience=120):
+    """Wait until a chunk's job of a folder has a process; returns its ad."""
     give_up = time.monotonic() + patience
     while True:
-        found = [job for job in jobs_of(pool, work, status) if chunk_of(job)]
-        if found:
-            return found[0]
+        for job in jobs_of(pool, work, RUNNING):
+            if chunk_of(job) and process_of_chunk(pool, chunk_of(job)):
+                return job
         assert process.poll() is None, work.printed()
         assert time.monotonic() < give_up, work.printed()
         time.sleep(0.2)

@@ -132,11 +132,15 @@ def partly_done(pool, local_run, tmp_path):
     return make
 
 
+def for_chunks(resource):
+    """Options that set a resource of the stages of a chunk."""
+    stages = ("builtin_peaks", "builtin_indexing", "builtin_integration")
+    return ("--set-resources", *(f"{stage}:{resource}" for stage in stages), "--")
+
+
 def test_job_over_its_memory_gets_more(pool, partly_done, local_run):
     """The pool holds it; it is given up and submitted with twice the memory, again if need be."""
-    stages = ("builtin_peaks", "builtin_indexing", "builtin_integration")
-    little = [f"{stage}:mem_mb=200" for stage in stages]
-    work = partly_done("--htcondor-held-timeout", "5", "--set-resources", *little, "--")
+    work = partly_done("--htcondor-held-timeout", "5", *for_chunks("mem_mb=200"))
     work.snakemake(*TARGETS)
     assert_same_results(work, local_run)
     assert "is held: " in work.printed()
@@ -153,15 +157,17 @@ def test_job_over_its_memory_gets_more(pool, partly_done, local_run):
 
 
 def test_restart_of_the_pool_in_the_middle(pool, partly_done, local_run):
-    work = partly_done()
+    """Jobs are out of reach then; when their lease is over, the pool starts them again."""
+    work = partly_done(*for_chunks("htcondor_submit_job_lease_duration=20"))
     process = work.start(*TARGETS)
-    job = faults.wait_for_job(pool, work, process, faults.RUNNING)
+    job = faults.wait_for_running_job(pool, work, process)
     pool.stop_daemons()
     pool.start_daemons()
     assert work.finish(process) == 0, work.printed()
     assert_same_results(work, local_run)
     (record,) = [other for other in pool.history() if other["ClusterId"] == job["ClusterId"]]
-    assert record["NumJobStarts"] == 2
+    assert record["JobLeaseDuration"] == 20
+    assert record["NumShadowStarts"] >= 2
     assert record["ExitCode"] == 0
 
 
@@ -169,7 +175,7 @@ def test_killed_snakemake_is_started_again(pool, partly_done, local_run):
     """Its jobs go on; the new one submits them again, and neither spoils what the other writes."""
     work = partly_done()
     process = work.start(*TARGETS)
-    job = faults.wait_for_job(pool, work, process, faults.RUNNING)
+    job = faults.wait_for_running_job(pool, work, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert work.finish(work.start(*TARGETS)) != 0
