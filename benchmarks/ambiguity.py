@@ -5,8 +5,6 @@ of each crystal so many observations, taken at random from those within 3.5 sigm
 chosen on. ambigator gets the intensities divided by the polarisation factor. Last, simulated frames from peaks to merged data.
 """
 
-import contextlib
-import io
 import itertools
 import json
 import resource
@@ -19,6 +17,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import stages
 from table import Row, main
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/unit/ambiguity"))
@@ -28,7 +27,6 @@ from ambiguous_crystals import simulate
 from sfxflow.ambiguity.assign import assign
 from sfxflow.ambiguity.operators import ambiguity_operators, reindexed_reciprocal
 from sfxflow.cell import Cell
-from sfxflow.cli import main as command
 from sfxflow.io.assignment import read_assignment
 from sfxflow.io.cell_file import lattice_of
 from sfxflow.io.geom_writer import write_geom
@@ -170,7 +168,7 @@ def measure():
 
 def from_frames(name, group):
     """Rows of simulated frames: crystals that are consistent, and the merged data's correlation with the truth."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         steps = (
             f"simulate --preset {name} --n-frames {_N_FRAMES} --seed 1005 --output {folder}",
@@ -194,8 +192,7 @@ def from_frames(name, group):
         )
         for step in steps:
             step = step.replace("CELL", f"--cell {folder}/{name}.cell --space-group {group}")
-            if command(step.split()):
-                raise SystemExit(f"sfxflow {step} failed")
+            stages.call(*step.split())
         right, n = consistent(folder, group)
         left, merged = (
             json.loads((folder / f"{file}.json").read_text())["overall"]["reference_cc"] for file in ("left", "merged")

@@ -175,7 +175,9 @@ class Merging:
         "partiality model: a curve estimated from the data, a Gaussian, a sphere, or none",
         choices=("empirical", "gaussian", "xsphere", "unity"),
     )
-    cycles: int = setting(8, "cycles of scaling and merging", low=1, high=100)
+    cycles: int = setting(
+        8, "most cycles of scaling and merging; they end when the intensities stay as they are", low=1, high=100
+    )
     min_measurements: int = setting(2, "fewest measurements of a reflection, of crystals that are merged", low=1)
     keep_unrecorded: bool = setting(
         True,

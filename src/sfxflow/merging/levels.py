@@ -14,8 +14,8 @@ _FEWEST_OBSERVATIONS, _FEWEST_CRYSTALS = 10, 300
 TOLERANCE, TOLERANCE_BEFORE = 1e-4, 2e-3
 #: Cycle (from 0) from which groups of crystals are compared each with its own, if there are two more: by then all are on one scale.
 _GROUPS_FROM = 4
-#: Cycles of the first level before an end is looked for: by then all parameters are fitted and groups are on their own.
-_FEWEST_CYCLES = 6
+#: Cycles of the first level before an end is looked for: by then all parameters are fitted. Groups need so many on their own.
+_FEWEST_CYCLES, _FEWEST_OF_GROUPS = 6, 4
 _GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -66,6 +66,7 @@ def converge(run, cycles, group=None, n_groups=1, progress=None):
     level[good] = level_of(int(good.sum()), parts)
     run.keep_waiting(good & (level > 0))
     groups_from = max(1, min(_GROUPS_FROM, cycles - 2))
+    fewest = _FEWEST_CYCLES if group is None else groups_from + _FEWEST_OF_GROUPS
     for number in range(len(parts)):
         first = number == 0
         if not first:
@@ -74,7 +75,7 @@ def converge(run, cycles, group=None, n_groups=1, progress=None):
         for cycle in range(cycles + 1):
             if cycle or not first:
                 run.merge(*((group, n_groups) if not first or cycle >= groups_from else ()))
-            settled = not first or cycle >= _FEWEST_CYCLES
+            settled = not first or cycle >= fewest
             if cycle == cycles or (settled and run.change < tolerance):
                 break
             run.fit_cycle(cycle if first else cycles + cycle)
