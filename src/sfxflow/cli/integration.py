@@ -147,6 +147,7 @@ class _Integrator:
 
     def __init__(self, pattern, detector, mask, settings, group):
         self.frames = open_frames(pattern, detector, mask)
+        self.memory = self.frames.memory()
         self.detector = detector
         self.arrays = panel_arrays(detector)
         self.settings = settings
@@ -191,7 +192,7 @@ def _integrate_frame(integrator, task):
     could not be read."""
     index, crystals, following = task
     try:
-        frame = integrator.frames.read(index)
+        frame = integrator.frames.read(index, integrator.memory)
     except FrameError as error:
         return str(error)
     if following is not None:

@@ -76,6 +76,7 @@ class _Search:
 
     def __init__(self, pattern, detector, mask, settings):
         self.frames = open_frames(pattern, detector, mask)
+        self.memory = self.frames.memory()
         self.detector = detector
         self.arrays = panel_arrays(detector)
         self.settings = settings
@@ -108,7 +109,7 @@ def _peaks_of_frame(search, index):
         "message": "",
     }
     try:
-        frame = search.frames.read(index)
+        frame = search.frames.read(index, search.memory)
     except FrameError as error:
         row["message"] = str(error)
         return row, np.zeros(0, PEAK)

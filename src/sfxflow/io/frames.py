@@ -1,6 +1,8 @@
 """The frames of a run, whatever files they are in, as two-dimensional slabs with a mask of good pixels."""
 
+import bisect
 import glob
+import itertools
 import os
 from dataclasses import dataclass
 
@@ -124,8 +126,8 @@ class Frames:
         self._looked_at = {}
         self._in_events = None
         self._mask_files = {}
-        self._starts = np.concatenate([[0], np.cumsum(self._count())]).astype(np.int64)
-        self.n_frames = int(self._starts[-1])
+        self._starts = [0, *itertools.accumulate(self._count())]
+        self.n_frames = self._starts[-1]
         if not self.n_frames:
             raise InputError(f"{self.files[0]}: holds no frames")
         first = self._reader(0)
@@ -165,8 +167,15 @@ class Frames:
             return self.files[number], ""
         return self.files[number], self._reader(number).event(within)
 
-    def read(self, i):
+    def read(self, i, out=None):
         """Frame `i`.
+
+        Parameters
+        ----------
+        i : int
+        out : ndarray of `dtype`, shape of the slab, optional
+            Memory for the pixels, from `memory`, of a frame that is not needed any more: to ask the system for new memory for each frame
+            takes as long as to search it for peaks.
 
         Raises
         ------
@@ -181,7 +190,7 @@ class Frames:
             raise FrameError(str(error)) from None
         data, self._looked_at = self._looked_at.get((number, within)), {}
         if data is None:
-            data = (np.empty if self._covered else np.zeros)(self.detector.shape, dtype=self.dtype)
+            data = self.memory() if out is None else out
             reader.read(within, data)
         return Frame(
             data=data,
@@ -189,6 +198,10 @@ class Frames:
             photon_energy=self._photon_energy(reader, within),
             clen=self._clen(reader, within),
         )
+
+    def memory(self):
+        """Memory for one frame, zero between the panels; `read` fills nothing but the panels."""
+        return (np.empty if self._covered else np.zeros)(self.detector.shape, dtype=self.dtype)
 
     def planes(self, i):
         """Where the pixels of frame `i` lie in an HDF5 file (`sfxflow.io.hdf5_frames.Plane`), None if that can't be said so."""
@@ -262,8 +275,8 @@ class Frames:
         """(number of the file, number of the frame in it)."""
         if not 0 <= i < self.n_frames:
             raise IndexError(f"frame {i} of {self.n_frames}")
-        number = int(np.searchsorted(self._starts, i, side="right")) - 1
-        return number, int(i - self._starts[number])
+        number = bisect.bisect_right(self._starts, i) - 1
+        return number, int(i) - self._starts[number]
 
     def _first_readable(self):
         """Array of the first frame that can be read, None if none of the first can."""

@@ -104,6 +104,7 @@ class Hdf5Frames:
         self._values = {}
         self._masks = {}
         self._sources = {}
+        self._last_event = (None, None)
         try:
             self._events = self._list_events()
             self.n_frames = sum(count for _, _, count in self._events)
@@ -192,10 +193,15 @@ class Hdf5Frames:
 
     def _event(self, i):
         """(names in the path, indices along the '%' dimensions) of frame `i`."""
+        if i == self._last_event[0]:
+            return self._last_event[1]
+        within = i
         for names, sizes, count in self._events:
-            if i < count:
-                return names, tuple(int(n) for n in np.unravel_index(i, sizes)) if sizes else ()
-            i -= count
+            if within < count:
+                # Of the same frame several things are asked one after the other.
+                self._last_event = (i, (names, _indices(within, sizes)))
+                return self._last_event[1]
+            within -= count
         raise IndexError(i)
 
     def event(self, i):
@@ -409,6 +415,15 @@ def virtual_pieces(dataset):
         if not h5py.is_hdf5(piece.file):
             raise OSError(f"its source {piece.file} is missing or not HDF5")
     return None
+
+
+def _indices(number, sizes):
+    """Index along each dimension of the entry of this number, the last dimension changing fastest."""
+    indices = []
+    for size in reversed(sizes):
+        number, index = divmod(number, int(size))
+        indices.append(index)
+    return tuple(reversed(indices))
 
 
 def _filled(path, names):
