@@ -1,6 +1,8 @@
 """A stream that CrystFEL 0.12 wrote, and what its programs made of it: read, written and merged to the digit."""
 
 import gzip
+import shutil
+import subprocess
 
 import h5py
 import numpy as np
@@ -168,3 +170,18 @@ def test_the_built_in_engine_indexes_crystfel_s_peaks(recorded, shared_data, tmp
         nearest = turned[np.argmax(np.trace(turned, axis1=1, axis2=2))]
         # Lengths of the axes differ by some 1e-4, so that the turn is seen in what is not symmetric.
         assert np.degrees(np.linalg.norm(nearest - nearest.T) / np.sqrt(8.0)) < 0.1
+
+
+@pytest.mark.crystfel
+@pytest.mark.skipif(shutil.which("process_hkl") is None, reason="CrystFEL's programs are not on PATH")
+@pytest.mark.parametrize("through", [(), ("all.integrated.h5",)])
+def test_crystfel_merges_the_stream_as_it_merged_its_own(recorded, table, tmp_path, through):
+    """process_hkl on the stream that was read and written, directly and from the tables: the recorded list, line for line."""
+    source = table / through[0] if through else recorded / "asdf.stream.gz"
+    assert main(["convert", "--input", str(source), "--output", str(tmp_path / "a.stream")]) == 0
+    command = ["process_hkl", "-i", "a.stream", "-o", "a.hkl", "-y", "4/mmm"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with gzip.open(recorded / "phns.hkl.gz", "rt") as handle:
+        expected = handle.read().partition("End of reflections")[0]
+    assert (tmp_path / "a.hkl").read_text().partition("End of reflections")[0] == expected

@@ -9,6 +9,7 @@ from numba import njit
 _DONE, _NO_ROW, _NEW_NAME = 0, 1, 2
 #: A decimal number of fewer digits is a whole number that a double holds, and a power of ten up to 22 is one: their quotient is the nearest double.
 _MOST_DIGITS = 15
+_HASH, _HASH_BITS = 131, (1 << 40) - 1
 _POWERS = 10.0 ** np.arange(23)
 
 
@@ -41,8 +42,16 @@ class Names:
         encoded = [name.encode("utf-8", "surrogateescape") for name in self.names]
         self.lengths = np.array([len(name) for name in encoded], dtype=np.int64)
         self.letters = np.zeros((len(encoded), max(self.lengths, default=0)), dtype=np.uint8)
+        # A hash table with open addressing, of a power of two and at most a quarter full: rows of tables go from panel to panel.
+        self.slots = np.full(4 << max(len(encoded), 4).bit_length(), -1, dtype=np.int64)
         for row, name in enumerate(encoded):
             self.letters[row, : len(name)] = np.frombuffer(name, dtype=np.uint8)
+            number = 0
+            for letter in name:
+                number = (number * _HASH + letter) & _HASH_BITS
+            while self.slots[number & (len(self.slots) - 1)] >= 0:
+                number += 1
+            self.slots[number & (len(self.slots) - 1)] = row
 
 
 def read_rows(data, start, stop, n_rows, n_columns, names=None):
@@ -77,7 +86,17 @@ def read_rows(data, start, stop, n_rows, n_columns, names=None):
     row = 0
     while True:
         row, start, why = _fill(
-            data, start, stop, row, values, number, names is not None, known.letters, known.lengths, _POWERS
+            data,
+            start,
+            stop,
+            row,
+            values,
+            number,
+            names is not None,
+            known.letters,
+            known.lengths,
+            known.slots,
+            _POWERS,
         )
         if why == _DONE:
             return values[:row], number[:row]
@@ -106,10 +125,9 @@ def _slow_row(line, start, values, number, row, names):
 
 
 @njit(cache=True)
-def _fill(data, at, stop, row, values, number, is_named, letters, lengths, powers):
+def _fill(data, at, stop, row, values, number, is_named, letters, lengths, slots, powers):
     """Fill rows from `row` on; returns (rows filled so far, place of the line that was not understood, why)."""
     n_columns = values.shape[1]
-    last = 0
     while at < stop:
         line = at
         for column in range(n_columns):
@@ -137,14 +155,17 @@ def _fill(data, at, stop, row, values, number, is_named, letters, lengths, power
         while data[at] == 32:
             at += 1
         if is_named:
-            begin = at
+            begin, place = at, 0
             while data[at] > 32:
+                place = (place * _HASH + data[at]) & _HASH_BITS
                 at += 1
             if at == begin or not (data[at] == 32 or data[at] == 10):
                 return row, line, _NO_ROW
             found = -1
-            for step in range(lengths.size):
-                candidate = (last + step) % lengths.size
+            while True:
+                candidate = slots[place & (slots.size - 1)]
+                if candidate < 0:
+                    break
                 if lengths[candidate] == at - begin:
                     i = 0
                     while i < at - begin and letters[candidate, i] == data[begin + i]:
@@ -152,13 +173,13 @@ def _fill(data, at, stop, row, values, number, is_named, letters, lengths, power
                     if i == at - begin:
                         found = candidate
                         break
+                place += 1
             if found < 0:
                 end = at
                 while data[end] == 32:
                     end += 1
                 return row, line, _NEW_NAME if data[end] == 10 else _NO_ROW
             number[row] = found
-            last = found
             while data[at] == 32:
                 at += 1
         if data[at] != 10:

@@ -74,3 +74,15 @@ def test_what_is_no_row_is_told_with_its_place(line):
     with pytest.raises(BadRow) as error:
         parse(good + good + line + good, 2, Names())
     assert error.value.offset == 2 * len(good)
+
+
+def test_many_names_of_one_length():
+    """As a detector of many panels has them, known before or not."""
+    rng = np.random.default_rng(1)
+    panels = [f"p{i}a{j}" for i in range(10) for j in range(8)] + [f"{i:03d}" for i in range(300)]
+    rows = rng.permutation(np.repeat(np.arange(len(panels)), 2))
+    text = "".join(f"{row} {panels[row]}\n" for row in rows)
+    for known in (Names(panels), Names(panels[:50]), Names()):
+        values, number = parse(text, 1, known)
+        assert [known.names[i] for i in number] == [panels[int(value)] for value in values[:, 0]]
+        assert sorted(known.names) == sorted(panels)
