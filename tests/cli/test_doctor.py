@@ -1,7 +1,10 @@
 import shutil
 import subprocess
 
+import pytest
+
 from sfxflow.cli import doctor, main
+from sfxflow.licences import LICENCES
 
 
 def test_what_is_installed_is_said(capsys):
@@ -44,3 +47,85 @@ def test_a_cluster_that_answers(capsys, monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: subprocess.CompletedProcess([], 0, "", ""))
     assert main(["doctor"]) == 0
     assert "snakemake --profile slurm works from here" in capsys.readouterr().out
+
+
+# ---- engines beside the built-in one --------------------------------------------------------------------------------
+
+INDEXAMAJIG = """\
+#!/bin/sh
+if [ "$1" = --version ]; then echo "CrystFEL: 0.12.0-113-g80f24855+"; echo "License GPLv3+"; exit 0; fi
+# Whoever is started without --indexing says its methods; mosflm is not to be found by it.
+command -v mosflm >/dev/null && echo "Auto-determined indexing methods: mosflm" && exit 0
+echo "Auto-determined indexing methods: taketwo,asdf" >&2
+"""
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """Make programs that alone are on the search path, from name and text."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+
+    def make(name, text="#!/bin/sh\n"):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+
+    return make
+
+
+def said(capsys):
+    main(["doctor"])
+    return capsys.readouterr().out
+
+
+def test_engines_that_are_missing(programs, capsys):
+    """They are optional: the workflow does not need them."""
+    text = said(capsys)
+    assert "missing  indexamajig\n           CrystFEL (https://www.desy.de/~twhite/crystfel" in text
+    assert "missing  DIALS\n           Debian and Ubuntu: apt-get install dials" in text
+    assert "missing  merger cctbx_xfel_merge" in text
+
+
+def test_crystfel_its_version_and_methods(programs, capsys):
+    programs("indexamajig", INDEXAMAJIG)
+    programs("partialator")
+    text = said(capsys)
+    assert "ok       indexamajig 0.12.0-113-g80f24855\n" in text
+    assert "ok       partialator\n  missing  process_hkl" in text
+    assert "indexing methods that it was built with: taketwo, asdf (" in text
+
+
+def test_methods_with_terms_of_their_own(programs, capsys):
+    """Each is explained, whether it is there or not, and none of them is started."""
+    programs("indexamajig", INDEXAMAJIG)
+    programs("mosflm", "#!/bin/sh\necho started > mosflm_was_here\nexit 1\n")
+    text = said(capsys)
+    assert "found    mosflm: MOSFLM, from iMosflm" in text
+    assert "absent   xds: XDS" in text
+    assert "absent   dirax: DirAx" in text
+    assert "built with: taketwo, asdf" in text
+    for licence in LICENCES.values():
+        assert f"read {licence.read}" in text
+
+
+def test_indexamajig_without_its_library(programs, capsys):
+    programs("indexamajig", "#!/bin/sh\necho 'error while loading shared libraries' >&2\nexit 127\n")
+    text = said(capsys)
+    assert "missing  indexamajig" in text
+    assert "is there, but does not start: a library that it needs is missing" in text
+
+
+def test_indexamajig_that_does_not_say_its_methods(programs, capsys):
+    programs("indexamajig", "#!/bin/sh\necho CrystFEL: 0.10.2\n")
+    assert "it does not say which indexing methods it was built with" in said(capsys)
+
+
+@pytest.mark.parametrize(("status", "words"), [(0, "is complete"), (1, "sfxflow gives it an empty one")])
+def test_dials_and_the_module_that_its_package_leaves_out(programs, capsys, status, words):
+    programs("dials.version", "#!/bin/sh\necho 'DIALS 3.12'\necho 'Python 3.11.2'\n")
+    programs("dials.find_spots")
+    programs("dials.python", f"#!/bin/sh\nexit {status}\n")
+    text = said(capsys)
+    assert "ok       DIALS 3.12\n  ok       dials.find_spots\n  missing  dials.ssx_index" in text
+    assert words in text
