@@ -117,6 +117,7 @@ def _from_merged(path, part=None):
         groups = read_groups(path, part)
         merged = groups.tables[part]
         of_group = {"group": part, "split_by": groups.by, "n_crystals": groups.n_crystals[part]}
+    merged = _recorded(merged)
     crystal, data, halves = lists_of_merged(merged, attrs)
     group, hkl = space_group(attrs["space_group"]), data.hkl
     dataset = Dataset(crystal, data, halves)
@@ -137,7 +138,7 @@ def _from_merged(path, part=None):
 
 
 def lists_of_merged(merged, attrs):
-    """The lists of a merged file.
+    """The lists of a merged file, without reflections that were never well recorded: these are no measurements to judge.
 
     Parameters
     ----------
@@ -151,6 +152,7 @@ def lists_of_merged(merged, attrs):
     halves : tuple of two Reflections
     """
     group = space_group(attrs["space_group"])
+    merged = _recorded(merged)
     hkl = np.column_stack([merged["h"], merged["k"], merged["l"]]).astype(np.int32)
     crystal = Crystal(attrs["cell"], centering_of(group), rotations(group))
     data = Reflections(hkl, merged["I"], merged["sigI"], merged["n"])
@@ -158,6 +160,10 @@ def lists_of_merged(merged, attrs):
         Reflections(hkl, *(merged[f"{word}_{half}"] for word in ("I", "sigI", "n"))) for half in ("half1", "half2")
     )
     return crystal, data, halves
+
+
+def _recorded(merged):
+    return {name: values[merged["n"] > 0] for name, values in merged.items()}
 
 
 def _mates(merged, hkl, suffix, crystal):

@@ -223,7 +223,12 @@ def _report(args, settings, merged):
     print(f"{summary['n_crystals_merged']} of {summary['n_crystals']} crystals merged: {n} reflections")
     if summary["n_recorded_once"]:
         print(f"{summary['n_recorded_once']} of the reflections were well recorded once only (n = 1)")
-    if summary["n_never_recorded"]:
+    if summary["n_never_recorded"] and summary["unrecorded_kept"]:
+        print(
+            f"{summary['n_never_recorded']} of the reflections were measured, but never well recorded (n = 0): their intensity is the "
+            "mean at the resolution, as far as the measurements do not tell"
+        )
+    elif summary["n_never_recorded"]:
         print(f"{summary['n_never_recorded']} reflections left out: measured, but never well recorded")
     reasons, counts = np.unique([text for text in merged.crystals["status"] if text != "merged"], return_counts=True)
     for reason, count in zip(reasons, counts, strict=True):

@@ -28,7 +28,13 @@ MERGED = (
     Column("l", "i4", "", (), "index in the CCP4 asymmetric unit"),
     Column("I", "f8", _UNIT, (), "merged intensity"),
     Column("sigI", "f8", _UNIT, (), "standard uncertainty of I"),
-    Column("n", "i4", "", (), "measurements merged: those of which enough was recorded"),
+    Column(
+        "n",
+        "i4",
+        "",
+        (),
+        "measurements merged: those of which enough was recorded; 0: I is what the others and the mean at the resolution tell",
+    ),
     Column(
         "I_half1", "f8", _UNIT, (), "intensity from the first half of the crystals, NaN where it has no measurement"
     ),

@@ -16,9 +16,8 @@ class Merged:
     Attributes
     ----------
     reflections : dict of ndarray
-        h, k, l (CCP4 asymmetric unit), I, sigI, n (merged measurements), n_measured (also those of which hardly anything was
-        recorded), I_half1, sigI_half1, n_half1, I_half2, ..., and with anomalous I_plus, ...,
-        I_plus_half1, ...
+        h, k, l (CCP4 asymmetric unit), I, sigI, n (merged measurements; 0: of all hardly anything was recorded), n_measured
+        (all), I_half1, sigI_half1, n_half1, I_half2, ..., and with anomalous I_plus, ..., I_plus_half1, ...
     crystals : dict of ndarray
         scale, B, width (factor on sigma(q)), rotation (radian, about x and y), energy (relative change), half, delta_cc_half
         (CC1/2 of all data less that without the crystal), n_observations, n_rejected, status.
@@ -147,6 +146,7 @@ def _summary(run, remark, crystals):
         "n_rejected": int(crystals["n_rejected"].sum()),
         "n_recorded_once": int(np.sum(asked_for & (recorded == 1))),
         "n_never_recorded": int(np.sum(asked_for & (recorded == 0))),
+        "unrecorded_kept": bool(np.isfinite(run.inferred).any()),
         "n_crystals_lowering_cc": int(np.sum(run.status == scaling.LOWERS_CC)),
         "independent_halves": False,
         "n_crystals": len(run.state),

@@ -26,6 +26,8 @@ def has_ambiguity(dataset):
 def twinning_of(dataset):
     """Twin figures of the merged data for each operator but the identity: list of (name, dict)."""
     attrs, merged = dataset.attrs, dataset.merged
+    # what was never well recorded lies near the mean, as if it were twinned
+    merged = {name: merged[name][merged["n"] > 0] for name in ("h", "k", "l", "I", "sigI")}
     hkl = np.stack([merged[letter] for letter in "hkl"], axis=1)
     operations = rotations(space_group(attrs["space_group"]))
     return [

@@ -174,7 +174,7 @@ def _wilson(dataset, anchor):
         return None
     merged = dataset.merged
     hkl = np.column_stack([merged[name] for name in "hkl"]).astype(np.int32)
-    use = np.isfinite(merged["I"]) & np.isfinite(merged["sigI"])
+    use = np.isfinite(merged["I"]) & np.isfinite(merged["sigI"]) & (merged["n"] > 0)
     hkl, intensity = hkl[use], merged["I"][use]
     if not len(hkl):
         return None
@@ -255,6 +255,10 @@ def _cells(dataset, anchor):
 # ---- merging --------------------------------------------------------------------------------------------------------
 
 
+def _unrecorded(attrs):
+    return " (kept, N = 0)" if attrs.get("unrecorded_kept") else " (left out)" if attrs.get("n_never_recorded") else ""
+
+
 def _merging(dataset, anchor):
     if dataset.attrs is None:
         return _quiet("There is no merged file of sfxflow for this dataset.")
@@ -269,6 +273,8 @@ def _merging(dataset, anchor):
         ("Crystals merged", f"{count(kept.sum())} of {count(len(kept))}"),
         *((f"Left out: {reason}", count(n)) for reason, n in zip(reasons, counts, strict=True)),
         ("Observations rejected", count(np.sum(crystals["n_rejected"]))),
+        ("Reflections well recorded once", count(attrs.get("n_recorded_once"))),
+        (f"Measured, never well recorded{_unrecorded(attrs)}", count(attrs.get("n_never_recorded"))),
         ("Observations of absent reflections", count(attrs.get("n_absent"))),
         ("Their mean I/σ(I)", fixed(attrs.get("absent_mean_i_over_sigma"), 2)),
         ("Detector units a photon, estimated", fixed(attrs.get("gain"), 2)),

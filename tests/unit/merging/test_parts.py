@@ -76,7 +76,7 @@ def test_groups_that_do_not_differ_know_all_of_each_other():
 
 def test_groups_add_up_to_the_whole(simulated):
     """Three groups, each with one measurement at least: the whole is a weighted mean of them."""
-    settings = Merging(min_measurements=1)
+    settings = Merging(min_measurements=1, keep_unrecorded=False)
     parts = Parts(("a", "b", "rest"), np.arange(90) % 3)
     merged = merge_observations(simulated.crystals, simulated.reflections, CELL, GROUP, settings, parts=parts)
     whole = merged.reflections
@@ -111,9 +111,8 @@ def test_fewest_measurements_hold_for_each_group(split):
 
 def test_a_group_without_a_crystal_is_empty(simulated):
     parts = Parts(("here", "nowhere"), np.zeros(90, int))
-    merged = merge_observations(
-        simulated.crystals, simulated.reflections, CELL, GROUP, Merging(cycles=2, anomalous=True), parts=parts
-    )
+    settings = Merging(cycles=2, anomalous=True, keep_unrecorded=False)
+    merged = merge_observations(simulated.crystals, simulated.reflections, CELL, GROUP, settings, parts=parts)
     assert len(merged.groups["nowhere"]["I"]) == 0
     assert merged.groups["nowhere"].keys() == merged.reflections.keys()
     np.testing.assert_array_equal(merged.groups["here"]["n"], merged.reflections["n"])

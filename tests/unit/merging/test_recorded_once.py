@@ -90,15 +90,21 @@ def test_without_a_measurement_the_uncertainty_is_wilsons():
     np.testing.assert_allclose(error, [7.0, 7.0 * np.sqrt(2)], rtol=0.01)
 
 
-def test_a_reflection_is_kept_by_its_measurements_and_needs_one_that_was_recorded():
+def test_a_reflection_is_kept_by_its_measurements_and_on_request_needs_one_that_was_recorded():
     simulated = simulate(60, seed=20, profile="sphere")
     tables = simulated.crystals, simulated.reflections
-    two, one = (merge_observations(*tables, CELL, GROUP, Merging(min_measurements=n)).reflections for n in (2, 1))
+    two, one, recorded = (
+        merge_observations(*tables, CELL, GROUP, settings).reflections
+        for settings in (Merging(), Merging(min_measurements=1), Merging(keep_unrecorded=False))
+    )
     assert two["n_measured"].min() == 2
-    assert two["n"].min() == 1
+    assert two["n"].min() == 0
+    assert recorded["n"].min() == 1
+    for name in ("h", "k", "l", "I", "sigI"):
+        np.testing.assert_array_equal(recorded[name], two[name][two["n"] > 0])
     assert np.any(two["n"] < two["n_measured"])
     assert len(one["n"]) > len(two["n"])
-    assert one["n"].min() == 1
+    assert one["n"].min() == 0
     assert np.all(one["sigI"] > 0)
 
 

@@ -20,7 +20,11 @@ def dataset(case="P63", mixed=0.0, **attrs):
         related = reflection_key(to_asu(np.rint(simulated.hkl @ simulated.operators[1]), simulated.group))
         intensity = (1 - mixed) * intensity + mixed * intensity[order[np.searchsorted(key[order], related)]]
     merged = {letter: simulated.hkl[:, axis] for axis, letter in enumerate("hkl")}
-    merged |= {"I": intensity, "sigI": np.full(len(intensity), 0.02 * intensity.mean())}
+    merged |= {
+        "I": intensity,
+        "sigI": np.full(len(intensity), 0.02 * intensity.mean()),
+        "n": np.full(len(intensity), 9),
+    }
     values = {
         "space_group": simulated.group.xhm(),
         "cell": cell,
