@@ -14,8 +14,9 @@ import numpy as np
 from sfxflow.cell import inverse_resolution, parameters_of
 from sfxflow.cli import dials_job, options
 from sfxflow.cli.crystfel_job import add_program, seconds_of, sections, working_directory
-from sfxflow.dials_tables import common_widths, rays, reflection_rows
+from sfxflow.dials_tables import rays, reflection_rows
 from sfxflow.errors import InputError
+from sfxflow.indexing.given_lattices import common_widths
 from sfxflow.io.dials_files import Flag, read_expt, read_refl
 from sfxflow.io.dials_job import EXPERIMENTS, STRONG, present, restore_beams, spots_of_frame, write_spots
 from sfxflow.io.files import provenance_json

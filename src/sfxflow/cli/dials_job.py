@@ -1,7 +1,7 @@
 """What the stages of the engine dials share: frames processed in parts, each in a directory of its own, as many at a time as there are threads.
 
-Where a program fails the part is halved, and halved again: a frame that DIALS can't stand costs itself, not the chunk. Where both halves
-fail it is not a frame's fault, and the job ends with the program's last lines.
+Where a program fails the part is quartered, and quartered again: a frame that DIALS can't stand costs itself, not the chunk. Where all
+quarters fail it is not a frame's fault, and the job ends with the program's last lines.
 """
 
 import sys
@@ -121,21 +121,33 @@ def _process(work, directory, numbers):
     try:
         return work(directory, numbers), {}
     except ProgramError as error:
-        if len(numbers) == 1:
-            raise
-        first_error = error
-    half = len(numbers) // 2
-    results, failed, errors = {}, {}, []
-    for name, part in (("a", numbers[:half]), ("b", numbers[half:])):
+        return _quartered(work, directory, numbers, error)
+
+
+def _quartered(work, directory, numbers, error):
+    """The same of a part that failed, in up to four pieces; the error again if all of them fail."""
+    size = -(-len(numbers) // 4)
+    pieces = [numbers[i : i + size] for i in range(0, len(numbers), size)]
+    if len(pieces) == 1:
+        raise error
+    results, errors = {}, {}
+    for i, piece in enumerate(pieces):
+        own = directory / f"piece{i}"
+        own.mkdir()
         try:
-            found, lost = _process(work, directory / name, part)
+            results |= work(own, piece)
+        except ProgramError as of_piece:
+            errors[i] = of_piece
+    if len(errors) == len(pieces):
+        raise error
+    failed = {}
+    for i, of_piece in errors.items():
+        try:
+            found, lost = _quartered(work, directory / f"piece{i}", pieces[i], of_piece)
             results |= found
             failed |= lost
-        except ProgramError as error:
-            errors.append(error)
-            failed |= dict.fromkeys(part, _first_line(error))
-    if len(errors) == 2:
-        raise first_error
+        except ProgramError:
+            failed |= dict.fromkeys(pieces[i], _first_line(of_piece))
     return results, failed
 
 
