@@ -9,8 +9,8 @@ with unity, xsphere, offset and ggpm, and with --full for 110 and 250 crystals a
 Without --full there are 1000 crystals of Gaussian lattice points only, and partialator's slow models (all but unity) merge 250 at most.
 
 R1 = sum |k exp(-2 B s^2) I - I_true| / sum I_true over the reflections that both merged lists hold, k and B those that make R1 smallest, for each list on
-its own. Both ask for 2 measurements of a reflection, and absences are not counted. With --min-measurements 1, sfxflow also keeps what was recorded well in one
-measurement (rows 'all recorded'). A list can be longer because it holds reflections of which it knows nothing: so it is also counted how many are right to a
+its own. Both ask for 2 measurements of a reflection, and absences are not counted. With min_measurements 1, sfxflow also keeps what was recorded well in one
+measurement, here without what was never well recorded (rows 'all recorded'). A list can be longer because it holds reflections of which it knows nothing: so it is also counted how many are right to a
 fifth. What partialator cannot be run for is said, and the figures of sfxflow stand alone.
 
 With --folder, frames and merged files are kept there and used again: remove a file to make it again.
@@ -76,11 +76,14 @@ def _spot_model(name, sizes, models, scratch, full):
     truth = _keyed(read_hkl(folder / "frames/truth.hkl"))
     rows = []
     for n in sizes:
-        ours, recorded = _merged(folder, n), _merged(folder, n, 1)
+        ours, recorded = _merged(folder, n), _merged(folder, n, min_measurements=1, keep_unrecorded=False)
+        well = _merged(folder, n, keep_unrecorded=False)
         observations = _n_observations(folder, n)
         rows += [
             Row(f"R1, {name}, {n} crystals, sfxflow", "", _r1(ours, truth), "%", None, f"{len(ours)} reflections, "
-                f"{observations / n:.0f} observations a crystal")
+                f"{observations / n:.0f} observations a crystal"),
+            Row(f"R1, {name}, {n} crystals, sfxflow, well recorded", "", _r1(well, truth), "%", None,
+                f"{len(well)} reflections: without the {len(ours) - len(well)} that were never well recorded"),
         ]  # fmt: skip
         own_models = [model for model in models if full or n <= SHORT_MOST or model == "unity"]
         lists = _partialator_lists(folder, n, own_models, full)
@@ -151,13 +154,13 @@ def _n_observations(folder, n):
     return total
 
 
-def _merged(folder, n, min_measurements=2):
+def _merged(folder, n, **settings):
     """sfxflow's merged intensities; always made anew."""
-    output = folder / f"merged_{n}_{min_measurements}.h5"
+    output = folder / f"merged_{n}.h5"
     frames = folder / "frames"
     call(
         "merging", "--integrated", *_integrated(folder, n), "--dataset", "benchmark", "--cell", frames / "demo.cell",
-        "--space-group", GROUP, "--settings", json.dumps({"min_measurements": min_measurements}), "--output", output,
+        "--space-group", GROUP, "--settings", json.dumps(settings), "--output", output,
     )  # fmt: skip
     table = read_merged(output)[0]
     return _by_key(np.column_stack([table[name] for name in "hkl"]), table["I"])

@@ -1,7 +1,8 @@
 """Uncertainties of merged intensities: chi squared in ten ranges of intensity, on simulated observations.
 
 Against the other half set, when the half sets are scaled apart: (I1 - I2)^2 / (sigma1^2 + sigma2^2), ranges by (I1 + I2) / 2; and
-against the simulator's truth: (I - truth)^2 / sigma^2, ranges by the truth. Each of three forms of lattice points by itself, with as many
+against the simulator's truth: (I - truth)^2 / sigma^2, ranges by the truth; reflections that were never well recorded (n = 0) are among these,
+and in a row of their own. Each of three forms of lattice points by itself, with as many
 crystals as `SETS` says, in as many sets; what was simulated differs from every set that a constant was chosen on. A row is the range
 that is farthest from 1; its note has all ten.
 """
@@ -48,9 +49,9 @@ def half_sets(table):
 
 def rows(n, n_sets, seed):
     """Chi squared of `n` crystals of each form of lattice points, and what common scales do to figures of merit."""
-    found, common = [], []
+    found, common, everywhere = [], [], []
     for number, profile in enumerate(PROFILES):
-        halves, truths, n_pairs, n_reflections = [], [], 0, 0
+        halves, truths, unrecorded, n_pairs, n_reflections = [], [], [], 0, 0
         for own_seed in range(seed + number, seed + number + n_sets * len(PROFILES), len(PROFILES)):
             simulated, result = merged(profile, n, own_seed, independent_halves=True)
             table = result.reflections
@@ -58,8 +59,11 @@ def rows(n, n_sets, seed):
             halves.append(in_ranges(squares, intensities))
             n_pairs += len(squares)
             hkl = np.stack([table[name] for name in "hkl"], axis=1)
-            true = true_on_scale(hkl, table["I"], table["sigI"], simulated)
-            truths.append(in_ranges(((table["I"] - true) / table["sigI"]) ** 2, true))
+            recorded = table["n"] > 0
+            true = true_on_scale(hkl, np.where(recorded, table["I"], 0.0), table["sigI"], simulated)
+            squares = ((table["I"] - true) / table["sigI"]) ** 2
+            truths.append(in_ranges(squares, true))
+            unrecorded.append(squares[~recorded])
             n_reflections += len(true)
         shared = merge_observations(
             simulated.crystals, simulated.reflections, CELL, space_group(SPACE_GROUP), Merging()
@@ -69,6 +73,18 @@ def rows(n, n_sets, seed):
             _row(f"truth, {n} crystals, {profile}", truths, n_reflections),
             _row(f"other half set, {n} crystals, {profile}", halves, n_pairs),
         ]
+        everywhere += unrecorded
+    squares = np.concatenate(everywhere)
+    found.append(
+        Row(
+            f"chi squared against the truth, {n} crystals, never well recorded",
+            "0.9 to 1.1",
+            float(squares.mean()),
+            "",
+            bool(0.9 <= squares.mean() <= 1.1),
+            f"{len(squares)} reflections of three forms; sampling error {np.std(squares) / np.sqrt(len(squares)):.3f}",
+        )
+    )
     mean = np.mean(common, axis=0)
     for i, name in enumerate(("scaled apart", "with common scales")):
         found.append(Row(f"CC1/2, {n} crystals, half sets {name}", "", float(mean[2 * i])))
