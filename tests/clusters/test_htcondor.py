@@ -36,6 +36,6 @@ def test_jobs_ask_for_what_their_rules_state(on_htcondor):
 
 def test_jobs_get_no_secrets(on_htcondor):
     """Of the submitting shell's variables those of the profile only; a job ad can be read by everybody."""
-    allowed = {"PATH", "HOME", "LANG", "LC_ALL", "APPTAINER_CACHEDIR"}
+    allowed = {"PATH", "HOME", "LANG", "LC_ALL", "APPTAINER_CACHEDIR", "NUMBA_CACHE_DIR"}
     for job in on_htcondor[1]:
         assert {item.split("=")[0] for item in job["Environment"].split() if "=" in item} <= allowed
