@@ -13,7 +13,9 @@ from sfxflow.symmetry import lattice_group, space_group
 
 def add_frames(parser):
     """Frames, geometry and mask, and which part of the run is meant."""
-    parser.add_argument("--frames", required=True, help="frame file, or a quoted pattern such as 'raw/*.h5'")
+    parser.add_argument(
+        "--frames", required=True, help="frame file, a quoted pattern such as 'raw/*.h5', or a list (.lst)"
+    )
     parser.add_argument(
         "--geometry", required=True, help="CrystFEL .geom file, or an NXmx file that holds the geometry"
     )
