@@ -245,9 +245,17 @@ def scattering_vectors(xyz, wavelength):
     ndarray, shape (m, 3)
         1/angstrom.
     """
-    q = xyz / np.sqrt(np.einsum("ij,ij->i", xyz, xyz))[:, None]
-    q[:, 2] -= 1.0
-    return q / wavelength
+    return _scattering_vectors(np.asarray(xyz, dtype=np.float64), float(wavelength))
+
+
+@njit(cache=True)
+def _scattering_vectors(xyz, wavelength):
+    q = np.empty(xyz.shape)
+    for i in range(xyz.shape[0]):
+        distance = np.sqrt(xyz[i, 0] ** 2 + xyz[i, 1] ** 2 + xyz[i, 2] ** 2)
+        for r in range(3):
+            q[i, r] = (xyz[i, r] / distance - (1.0 if r == 2 else 0.0)) / wavelength
+    return q
 
 
 def polarisation_factor(xyz, fraction, angle=0.0):
@@ -267,10 +275,18 @@ def polarisation_factor(xyz, fraction, angle=0.0):
     P = f (1 - (u.e)^2) + (1 - f) (1 - (u.n)^2), u the direction of the scattered ray, e that of the field, n that
     perpendicular to it and to the beam (Kahn et al. 1982, J. Appl. Cryst. 15, 330, doi:10.1107/S0021889882012060).
     """
-    u = xyz / np.linalg.norm(xyz, axis=1, keepdims=True)
-    along = u[:, 0] * np.cos(angle) + u[:, 1] * np.sin(angle)
-    across = -u[:, 0] * np.sin(angle) + u[:, 1] * np.cos(angle)
-    return fraction * (1.0 - along**2) + (1.0 - fraction) * (1.0 - across**2)
+    return _polarisation_factor(np.asarray(xyz, dtype=np.float64), float(fraction), np.cos(angle), np.sin(angle))
+
+
+@njit(cache=True)
+def _polarisation_factor(xyz, fraction, cosine, sine):
+    factor = np.empty(xyz.shape[0])
+    for i in range(xyz.shape[0]):
+        x, y, z = xyz[i, 0], xyz[i, 1], xyz[i, 2]
+        distance2 = x * x + y * y + z * z
+        along, across = x * cosine + y * sine, y * cosine - x * sine
+        factor[i] = 1.0 - (fraction * along * along + (1.0 - fraction) * across * across) / distance2
+    return factor
 
 
 def placed_in_slab(panels):

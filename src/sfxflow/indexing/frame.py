@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 
 from sfxflow.cell import parameters_of
 from sfxflow.geometry import lab_positions, scattering_vectors
@@ -121,14 +122,27 @@ def frame_peaks(arrays, panel, fs, ss, intensity, wavelength, clen):
         Metre.
     """
     xyz = lab_positions(arrays, panel, fs, ss, clen)
-    bounds = arrays.bounds[panel]
+    panel = panel.astype(np.int64)
+    position, distance = _on_panels(
+        arrays.bounds, panel, np.asarray(fs, dtype=np.float64), np.asarray(ss, dtype=np.float64), xyz
+    )
     return FramePeaks(
-        panel=panel.astype(np.int64),
-        position=np.stack([fs - bounds[:, 2], ss - bounds[:, 0]], axis=1).astype(np.float64),
+        panel=panel,
+        position=position,
         q=scattering_vectors(xyz, wavelength),
         intensity=np.asarray(intensity, dtype=np.float64),
-        distance=float(np.linalg.norm(xyz, axis=1).mean()) if len(xyz) else 1.0,
+        distance=distance,
     )
+
+
+@njit(cache=True)
+def _on_panels(bounds, panel, fs, ss, xyz):
+    """Positions from the panels' corners, and the mean distance from the sample."""
+    position, total = np.empty((panel.size, 2)), 0.0
+    for i in range(panel.size):
+        position[i, 0], position[i, 1] = fs[i] - bounds[panel[i], 2], ss[i] - bounds[panel[i], 0]
+        total += np.sqrt(xyz[i, 0] ** 2 + xyz[i, 1] ** 2 + xyz[i, 2] ** 2)
+    return position, total / panel.size if panel.size else 1.0
 
 
 def panel_inverses(arrays, clen):

@@ -139,6 +139,10 @@ def _predict(
             x0 = reciprocal[0, 0] * h + reciprocal[0, 1] * k
             y0 = reciprocal[1, 0] * h + reciprocal[1, 1] * k
             z0 = reciprocal[2, 0] * h + reciprocal[2, 1] * k
+            # All of the row may be beyond the highest |q|.
+            nearest = x0 * cx + y0 * cy + z0 * cz
+            if x0 * x0 + y0 * y0 + z0 * z0 - nearest * nearest / c2 > q_max * q_max * (1.0 + 1e-9):
+                continue
             b = x0 * cx + y0 * cy + (z0 + k0) * cz
             s2 = x0 * x0 + y0 * y0 + (z0 + k0) ** 2
             outer = b * b - c2 * (s2 - (k0 + reach) ** 2)

@@ -370,16 +370,9 @@ def _fit(
         norm = 1.0 / (2.0 * np.pi * np.sqrt(widths[i, 0] * widths[i, 1]))
         fitted, information = 0.0, 0.0
         for _ in range(_FIT_CYCLES):
-            photons = gain * max(fitted, 0.0)
-            top_sum, information, sum_1, sum_x, sum_y = 0.0, 0.0, 0.0, 0.0, 0.0
-            for k in range(n):
-                height = norm * shape[k]
-                weighted = height / (variance + photons * height)
-                top_sum += weighted * signal[k]
-                information += weighted * height
-                sum_1 += weighted
-                sum_x += weighted * offset_x[k]
-                sum_y += weighted * offset_y[k]
+            top_sum, information, sum_1, sum_x, sum_y = _weighted_sums(
+                n, norm, gain * max(fitted, 0.0), variance, signal, shape, offset_x, offset_y
+            )
             change = top_sum / information - fitted
             fitted += change
             # Weights that hardly change any more: most reflections are weak.
@@ -388,3 +381,19 @@ def _fit(
         intensity[i] = fitted
         of_background = quadratic_form(covariance, sum_1 / information, sum_x / information, sum_y / information)
         sigma[i] = np.sqrt(1.0 / information + variance * of_background)
+
+
+# Only the order of the additions is left to the compiler, which then takes several pixels at once.
+@njit(cache=True, nogil=True, fastmath={"reassoc", "nsz"})
+def _weighted_sums(n, norm, photons, variance, signal, shape, offset_x, offset_y):
+    """Sums of w P D, w P^2, w P, w P x and w P y, w = 1 / (variance + photons P)."""
+    top_sum, information, sum_1, sum_x, sum_y = 0.0, 0.0, 0.0, 0.0, 0.0
+    for k in range(n):
+        height = norm * shape[k]
+        weighted = height / (variance + photons * height)
+        top_sum += weighted * signal[k]
+        information += weighted * height
+        sum_1 += weighted
+        sum_x += weighted * offset_x[k]
+        sum_y += weighted * offset_y[k]
+    return top_sum, information, sum_1, sum_x, sum_y
