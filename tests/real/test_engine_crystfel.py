@@ -23,6 +23,7 @@ from sfxflow.reflections import Status
 pytestmark = pytest.mark.crystfel
 
 RUN = "crystfel/runs/run1"
+CHUNKS = ("0000", "0001", "0002", "0003")
 MERGERS = ("builtin", "partialator", "process_hkl")
 #: Frames of so few photons need a threshold: peakfinder8 of CrystFEL takes the noise for peaks without one.
 PEAKS = {"threshold": 4, "max_pix_count": 60, "local_bg_radius": 4}
@@ -42,25 +43,31 @@ def work(shared_data, init_folder):
     )
     path = work.folder / "config/config.yaml"
     config = yaml.safe_load(path.read_text())
-    config |= {"engines": ["crystfel"], "mergers": list(MERGERS), "peaks": PEAKS}
+    config |= {"engines": ["crystfel"], "mergers": list(MERGERS), "peaks": PEAKS, "chunk_size": 76}
+    # The model that takes seconds, not minutes.
+    config["partialator"] = {"model": "unity"}
     path.write_text(yaml.safe_dump(config))
     return work
 
 
 @pytest.fixture(scope="module")
 def peaks(work):
-    """Peak file, made as a target of its own."""
-    text = work.snakemake(f"results/{RUN}/0000.peaks.h5")
+    """Peak files, made as targets of their own."""
+    text = work.snakemake(*(f"results/{RUN}/{chunk}.peaks.h5" for chunk in CHUNKS))
     assert "crystfel_indexing" not in text
-    return work.result(f"{RUN}/0000.peaks.h5")
+    return [work.result(f"{RUN}/{chunk}.peaks.h5") for chunk in CHUNKS]
 
 
 @pytest.fixture(scope="module")
 def processed(work, peaks):
-    """The workflow to its end; the peaks are not searched for again."""
-    before = peaks.stat().st_mtime_ns
+    """The workflow to its end, in steps of minutes; the peaks are not searched for again."""
+    before = [path.stat().st_mtime_ns for path in peaks]
+    for chunk in CHUNKS:
+        assert "crystfel_peaks" not in work.snakemake(f"results/{RUN}/{chunk}.integrated.h5")
+    for merger in MERGERS:
+        work.snakemake(f"results/crystfel/merged/{merger}/lyso/merged.h5")
     work.snakemake()
-    assert peaks.stat().st_mtime_ns == before
+    assert [path.stat().st_mtime_ns for path in peaks] == before
     return work
 
 
@@ -80,10 +87,14 @@ def peak_search(shared_data, frames, output, *more):
 def test_hits_and_blanks_are_those_of_the_truth(peaks, shared_data):
     with open(shared_data / "data/crystfel_sim/truth_frames.tsv", newline="") as handle:
         true = {(row["file"], row["event"]): row["kind"] for row in csv.DictReader(handle, delimiter="\t")}
-    with open_chunk(peaks) as handle:
-        frames = read_rows(handle["frames"])
-    for file, event, status in zip(frames["file"], frames["event"], frames["status"], strict=True):
-        assert status == (Status.blank if true[Path(file).name, event] == "blank" else Status.hit)
+    n = 0
+    for path in peaks:
+        with open_chunk(path) as handle:
+            frames = read_rows(handle["frames"])
+        for file, event, status in zip(frames["file"], frames["event"], frames["status"], strict=True):
+            assert status == (Status.blank if true[Path(file).name, event] == "blank" else Status.hit)
+            n += 1
+    assert n == 301
 
 
 def test_all_hits_are_indexed_and_every_frame_is_accounted_for(processed):
@@ -98,33 +109,34 @@ def test_all_hits_are_indexed_and_every_frame_is_accounted_for(processed):
 
 def test_the_peaks_that_indexing_reads_are_those_of_the_search(processed):
     """indexamajig counts from pixel corners, CXI from pixel centres: a mistake of half a pixel shows in the peaks of its stream."""
-    with open_chunk(processed.result(f"{RUN}/0000.peaks.h5")) as handle:
-        frames = read_rows(handle["frames"])
-        x, n = handle["entry_1/result_1/peakXPosRaw"][()], handle["entry_1/result_1/nPeaks"][()]
-    row = {
-        (os.path.abspath(file), event): i
-        for i, (file, event) in enumerate(zip(frames["file"], frames["event"], strict=True))
-    }
     n_peaks = 0
-    for frame in read_stream(processed.result(f"{RUN}/0000.stream")):
-        i = row[frame.file, frame.event]
-        # A stream has two decimals.
-        np.testing.assert_allclose(frame.peaks.fs, x[i, : n[i]] + 0.5, atol=0.0051)
-        n_peaks += len(frame.peaks.fs)
+    for chunk in CHUNKS:
+        with open_chunk(processed.result(f"{RUN}/{chunk}.peaks.h5")) as handle:
+            frames = read_rows(handle["frames"])
+            x, n = handle["entry_1/result_1/peakXPosRaw"][()], handle["entry_1/result_1/nPeaks"][()]
+        names = zip(frames["file"], frames["event"], strict=True)
+        row = {(os.path.abspath(file), event): i for i, (file, event) in enumerate(names)}
+        for frame in read_stream(processed.result(f"{RUN}/{chunk}.stream")):
+            i = row[frame.file, frame.event]
+            # A stream has two decimals.
+            np.testing.assert_allclose(frame.peaks.fs, x[i, : n[i]] + 0.5, atol=0.0051)
+            n_peaks += len(frame.peaks.fs)
     assert n_peaks > 10000
 
 
 def test_the_table_holds_what_the_stream_holds(processed):
-    with open_chunk(processed.result(f"{RUN}/0000.integrated.h5")) as handle:
-        owner = handle["reflections/crystal"][()]
-        intensity = handle["reflections/I"][()]
-        n_crystals = len(handle["crystals/frame"])
-    of_stream = [c for frame in read_stream(processed.result(f"{RUN}/0000.stream")) for c in frame.crystals]
-    assert len(of_stream) == n_crystals == 251
-    assert sum(len(crystal.hkl) for crystal in of_stream) == len(owner) > 50000
-    np.testing.assert_allclose(
-        np.sort(np.concatenate([c.values[:, 0] for c in of_stream])), np.sort(intensity), rtol=1e-6, atol=0.006
-    )
+    n_crystals = n_reflections = 0
+    for chunk in CHUNKS:
+        with open_chunk(processed.result(f"{RUN}/{chunk}.integrated.h5")) as handle:
+            intensity = handle["reflections/I"][()]
+            n_crystals += len(handle["crystals/frame"])
+        of_stream = [c for frame in read_stream(processed.result(f"{RUN}/{chunk}.stream")) for c in frame.crystals]
+        theirs = np.concatenate([crystal.values[:, 0] for crystal in of_stream])
+        np.testing.assert_allclose(np.sort(theirs), np.sort(intensity), rtol=1e-6, atol=0.006)
+        n_reflections += len(theirs)
+    assert n_crystals == 251
+    # One run that searches and indexes at once gives 60817.
+    assert abs(n_reflections - 60817) < 600
 
 
 @pytest.mark.parametrize("merger", MERGERS)
@@ -169,6 +181,45 @@ def test_partialator_judges_as_in_its_own_lists(processed, shared_data, tmp_path
     )
     assert status == 0, text
     assert table.read_text().split() == (ours / "check.dat").read_text().split()
+
+
+def test_panels_in_planes_of_their_own(work, shared_data, tmp_path):
+    """As detectors at XFELs write them: fs and ss alone do not say which panel a peak is on."""
+    source = shared_data / "data/crystfel_sim"
+    with h5py.File(one_file(shared_data)) as handle, h5py.File(tmp_path / "stack.h5", "w") as stack:
+        stack["/entry/data/data"] = handle["/entry/data/data"][:6].reshape(6, 8, 512, 512)
+    with h5py.File(source / "mask.h5") as handle, h5py.File(tmp_path / "mask.h5", "w") as stack:
+        stack["/mask"] = handle["/mask"][()].reshape(8, 512, 512)
+    lines = []
+    for line in (source / "det.geom").read_text().splitlines():
+        key, _, value = (part.strip() for part in line.partition("="))
+        name, _, what = key.rpartition("/")
+        if key == "photon_energy":
+            line = "photon_energy = 9500 eV"
+        elif what in ("min_ss", "max_ss"):
+            line = f"{key} = {int(value) % 512}"
+            lines += [f"{name}/dim1 = {int(value) // 512}"] if what == "min_ss" else []
+        elif key.startswith("dim"):
+            line = {"dim0": line, "dim1": "dim2 = ss", "dim2": "dim3 = fs"}[key]
+        lines.append(line)
+    (tmp_path / "det.geom").write_text("\n".join(lines) + "\n")
+    search = peak_search(shared_data, one_file(shared_data), tmp_path / "slab.h5", "--count", "6")
+    work.sfxflow(*search)
+    crystal = ("--cell", source / "lyso.cell", "--space-group", "P43212")
+    again = [*search[:1], "--frames", tmp_path / "stack.h5", "--geometry", tmp_path / "det.geom", *search[5:-2]]
+    again[again.index(str(tmp_path / "slab.h5"))] = tmp_path / "peaks.h5"
+    work.sfxflow(*again)
+    with h5py.File(tmp_path / "slab.h5") as slab, h5py.File(tmp_path / "peaks.h5") as stack:
+        for name in ("nPeaks", "peakXPosRaw", "peakYPosRaw", "peakPanel"):
+            np.testing.assert_array_equal(slab[f"entry_1/result_1/{name}"][()], stack[f"entry_1/result_1/{name}"][()])
+    frames = ("--frames", tmp_path / "stack.h5", "--geometry", tmp_path / "det.geom")
+    text = work.sfxflow(
+        "crystfel_indexing", "--peaks", tmp_path / "peaks.h5", *frames, *crystal, "--output", tmp_path / "i.h5"
+    )
+    with open_chunk(tmp_path / "i.h5") as handle:
+        status = handle["frames/status"][()]
+    assert (status == Status.indexed).sum() >= 5, text
+    assert not (status == Status.hit).any()
 
 
 # ---- it fails aloud: each of these ends indexamajig with status 0
@@ -229,9 +280,9 @@ def test_a_full_disk(work, shared_data, tmp_path):
 def test_a_method_that_is_not_installed(work, peaks, shared_data, tmp_path):
     data = shared_data / "data/crystfel_sim"
     text = work.refused(
-        *("crystfel_indexing", "--peaks", peaks, "--frames", data / "run1_*.h5", "--geometry", data / "det.geom"),
+        *("crystfel_indexing", "--peaks", peaks[0], "--frames", data / "run1_*.h5", "--geometry", data / "det.geom"),
         *("--cell", data / "lyso.cell", "--space-group", "P43212", "--output", tmp_path / "integrated.h5"),
-        *("--settings", '{"crystfel": {"indexing": "nosuchmethod"}}'),
+        *("--count", "76", "--settings", '{"crystfel": {"indexing": "nosuchmethod"}}'),
     )
     assert "indexamajig: ended with status 1" in text
     assert "Bad list of indexing methods: 'nosuchmethod'" in text
