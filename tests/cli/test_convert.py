@@ -231,6 +231,84 @@ def test_the_built_in_engine_indexes_the_peaks_of_a_stream(demo, stages_of, tmp_
     assert len(columns(integrated, "crystals")["frame"]) == len(own["frame"])
 
 
+@pytest.fixture
+def shuffled(demo, tmp_path):
+    """The demo's stream as a program with several workers writes it, seen from elsewhere, and without one of its blanks."""
+    argv = [
+        "--integrated",
+        str(demo.integrated),
+        "--peaks",
+        str(demo.peaks),
+        "--geometry",
+        demo.geometry,
+        "--cell",
+        demo.cell,
+    ]
+    assert main(["stream", *argv, "--space-group", "P43212", "--output", str(tmp_path / "a.stream")]) == 0
+    mark = "----- Begin chunk -----\n"
+    header, *frames = (tmp_path / "a.stream").read_text().replace(demo.frames, "../there/frames_00.h5").split(mark)
+    frames = ["".join(line for line in frame.splitlines(keepends=True) if "sfxflow/" not in line) for frame in frames]
+    lacks = next(i for i, frame in enumerate(frames) if "\nhit = 0\n" in frame)
+    order = [i for i in np.random.default_rng(2).permutation(len(frames)) if i != lacks]
+    (tmp_path / "a.stream").write_text(header + "".join(mark + frames[i] for i in order))
+    return tmp_path, lacks
+
+
+def test_frames_in_the_order_of_the_run(demo, shuffled, capsys):
+    """Rows of tables are those of the run, so that later stages take them."""
+    folder, lacks = shuffled
+    peaks = convert(folder, "a.stream", "a.peaks.h5", frames=demo.frames)
+    assert "1 of 20 frames are not in the stream" in capsys.readouterr().err
+    table = convert(folder, "a.stream", "a.integrated.h5", frames=demo.frames)
+    own, got = columns(demo.integrated, "frames"), columns(table, "frames")
+    assert got["status"][lacks] == 0 and got["message"][lacks] == "not in the stream"
+    assert np.delete(got["status"], lacks).tolist() == np.delete(own["status"], lacks).tolist()
+    for name in ("frame", "file", "event"):
+        assert np.array_equal(own[name], got[name])
+    for name in ("crystals", "reflections"):
+        own, got = columns(demo.integrated, name), columns(table, name)
+        for column in ("frame",) if name == "crystals" else ("crystal", "h", "k", "l", "panel"):
+            assert np.array_equal(own[column], got[column])
+    np.testing.assert_allclose(got["I"], own["I"], atol=0.0051, rtol=2e-7)
+    with h5py.File(demo.peaks) as first, h5py.File(peaks) as second:
+        for i, (one, other) in enumerate(zip(read_peaks(first), read_peaks(second), strict=True)):
+            np.testing.assert_allclose(other["fs"], one["fs"] if i != lacks else [], atol=0.0051)
+    indexed = demo.ok("indexing", peaks, folder / "indexed.h5")
+    integrated = demo.ok("integration", indexed, folder / "b.integrated.h5")
+    assert len(columns(integrated, "crystals")["frame"]) == len(columns(demo.integrated, "crystals")["frame"])
+
+
+def test_frames_that_are_not_of_the_run(demo, shuffled, capsys):
+    folder, _ = shuffled
+    text = (folder / "a.stream").read_text()
+    one, other = [line + "\n" for line in text.splitlines() if line.startswith("Event: ")][:2]
+    (folder / "b.stream").write_text(text.replace(one, "Event: //400\n"))
+    message = refused(capsys, folder, "b.stream", "x.peaks.h5", frames=demo.frames)
+    assert "the frame ../there/frames_00.h5 //400 is not one of --frames" in message
+    (folder / "b.stream").write_text(text.replace(one, other))
+    assert f"{other.split()[1]} is in the stream twice" in refused(
+        capsys, folder, "b.stream", "x.integrated.h5", frames=demo.frames
+    )
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+        (folder / name / "frames_00.h5").symlink_to(demo.frames)
+    message = refused(capsys, folder, "a.stream", "x.peaks.h5", frames=folder / "*/frames_00.h5")
+    assert "may be one of 2 frames of --frames, whose files have the same name" in message
+    assert "--frames: is for streams that become" in refused(capsys, folder, "a.stream", "x.mtz", frames=demo.frames)
+
+
+def test_lines_in_any_bytes(made):
+    data = (made / "a.stream").read_bytes().replace(b"raw/run 1.h5", b"raw/\xff\xfe\xc3\xa9.h5")
+    data = data.replace(b"made for a test", b"made \xff for a test")
+    (made / "b.stream").write_bytes(data)
+    convert(made, "b.stream", "b.peaks.h5")
+    convert(made, "b.stream", "b.integrated.h5")
+    again = convert(made, "b.integrated.h5", "c.stream")
+    assert [frame.text for frame in read_stream(again)] == [frame.text for frame in read_stream(made / "b.stream")]
+    assert again.read_bytes().startswith(data[: data.index(b"----- Begin geometry")])
+    assert convert(made, "b.stream", "d.mtz")
+
+
 @pytest.mark.parametrize("change", ["windows", "gzip", "blank lines at the end"])
 def test_streams_as_users_have_them(made, change, capsys):
     data = (made / "a.stream").read_bytes()

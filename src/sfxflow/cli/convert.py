@@ -5,7 +5,8 @@ beside it. What both formats can hold is kept, to the digits that they have; doc
 
 A stream brings its geometry and its target cell; other files need --geometry, and --cell to become a stream. An integrated table that was
 made from a stream keeps the stream's lines beside the tables, and becomes the same stream again. With --peaks the peaks of a peak file go into a
-stream, and those of a stream into a peak file.
+stream, and those of a stream into a peak file. With --frames the tables have a row for each frame of a run, in its order, as other stages
+expect them; all of the stream is in memory then.
 
   sfxflow convert --input run.stream --output run.integrated.h5
   sfxflow convert --input run.stream --output run.peaks.h5
@@ -54,6 +55,11 @@ def add_arguments(parser):
     parser.add_argument("--output", required=True, metavar="FILE", help="file to write; its end says the format")
     parser.add_argument("--geometry", metavar="FILE", help="geometry (.geom or NXmx); a stream's own where not given")
     parser.add_argument("--peaks", metavar="FILE", help="peak file of the same frames, to go into a stream")
+    parser.add_argument(
+        "--frames",
+        metavar="PATTERN",
+        help="frame files of the run: a stream's frames get their order, and those that it lacks a row that says so",
+    )
     parser.add_argument("--cell", metavar="FILE", help="target cell; a stream's own where not given")
     parser.add_argument("--space-group", nargs="?", default="", help="space group, for an MTZ file, for example P43212")
     parser.add_argument(
@@ -75,6 +81,8 @@ def run(args):
     source, target = _kind_of_input(args.input), _kind(args.output)
     if Path(args.output).resolve() in [Path(path).resolve() for path in args.input]:
         raise InputError(f"--output: {args.output} is the file to be converted; give another name")
+    if args.frames and (source != "stream" or target not in ("table", "peaks")):
+        raise InputError("--frames: is for streams that become an integrated table or a peak file; leave it out")
     if (source, target) in _WAYS:
         _WAYS[source, target](args)
     elif (source, target) in _THROUGH_A_TABLE:

@@ -10,12 +10,14 @@ from sfxflow.cli.convert_tables import note_cell, say, tell_counts, write_dials,
 from sfxflow.errors import InputError
 from sfxflow.io.cell_file import check_cell, parse_cell
 from sfxflow.io.files import provenance_json, written_whole
+from sfxflow.io.frames import open_frames
 from sfxflow.io.geometry import read_geometry
 from sfxflow.io.hdf5 import hdf5_written_whole
 from sfxflow.io.peaks import PeakWriter
+from sfxflow.io.run_order import in_order_of_run
 from sfxflow.io.stream import frame_bytes, geometry_block
 from sfxflow.io.stream_reader import read_stream
-from sfxflow.io.stream_tables import PanelPlaces, detector_of_header, tables_of_stream
+from sfxflow.io.stream_tables import PanelPlaces, detector_of_header, readable, tables_of_stream
 from sfxflow.io.table_blocks import FRAMES_AT_A_TIME, Texts, write_table
 from sfxflow.reflections import Status
 from sfxflow.symmetry import lattice_group, space_group
@@ -97,6 +99,17 @@ def _cell_and_group_of_stream(args, stream):
     return cell, group
 
 
+def _of_run(args, stream, blocks):
+    """`in_order_of_run` of all frames of --frames, and a log line about those that the stream lacks."""
+    with open_frames(args.frames, stream.detector) as run:
+        origins = [run.origin(i) for i in range(run.n_frames)]
+    found = in_order_of_run([tables for _, tables in blocks], origins, stream.path)
+    missing = int(np.count_nonzero(found[1] < 0))
+    if missing:
+        say(f"{missing} of {len(origins)} frames are not in the stream")
+    return found
+
+
 def stream_to_table(args):
     """Tables, with the stream's lines beside them."""
     stream, blocks = _stream_with_frames(args)
@@ -104,14 +117,17 @@ def stream_to_table(args):
     header = stream.reader.header.text
 
     def with_texts():
+        if args.frames:
+            yield _of_run(args, stream, blocks)[0], None
+            return
         for frames, tables in blocks:
             yield tables, Texts(header, [f.text for f in frames], [c.text for f in frames for c in f.crystals])
 
     with hdf5_written_whole(args.output) as handle:
         counts = write_table(handle, provenance_json(inputs=stream.inputs), with_texts())
         note_cell(handle, cell, group)
-        handle.attrs["options"] = stream.reader.header.command
-        handle.attrs["program"] = stream.reader.header.generator
+        handle.attrs["options"] = readable(stream.reader.header.command)
+        handle.attrs["program"] = readable(stream.reader.header.generator)
     stream.tell()
     tell_counts(counts, args.output)
 
@@ -122,14 +138,14 @@ def stream_to_peaks(args):
     n_frames = n_peaks = 0
     with hdf5_written_whole(args.output) as handle:
         writer = PeakWriter(handle, provenance_json(inputs=stream.inputs))
-        for frames, tables in blocks:
+        for tables in [_of_run(args, stream, blocks)[0]] if args.frames else (tables for _, tables in blocks):
             if tables.peaks is None:
                 raise InputError(f"{stream.path}: has no peak lists; write it without --no-peaks-in-stream")
-            status = np.where([frame.is_hit for frame in frames], Status.hit, Status.blank).astype(np.uint8)
-            none = np.zeros(len(frames), dtype=np.int32)
-            unknown = np.full(len(frames), np.nan, dtype=np.float32)
-            writer.append(tables.frames | {"status": status, "n_lattices": none, "resolution": unknown}, tables.peaks)
-            n_frames += len(frames)
+            n = len(tables.peaks)
+            columns = {"n_lattices": np.zeros(n, dtype=np.int32), "resolution": np.full(n, np.nan, dtype=np.float32)}
+            columns["status"] = np.minimum(tables.frames["status"], Status.hit)
+            writer.append(tables.frames | columns, tables.peaks)
+            n_frames += n
             n_peaks += sum(len(peaks) for peaks in tables.peaks)
     stream.tell()
     print(f"{n_frames} frames, {n_peaks} peaks: {args.output}")

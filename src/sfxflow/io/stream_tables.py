@@ -228,8 +228,8 @@ def _frame_columns(frames, energy, detector, first_frame, resolution, frame_of_c
         clen[np.isnan(clen) | (np.abs(clen - detector.clen) < _CLEN_STEP)] = detector.clen
     return {
         "frame": np.array([values.get("number", first_frame + i) for i, values in enumerate(own)], dtype=np.int64),
-        "file": [frame.file for frame in frames],
-        "event": ["" if frame.event in ("//", "(null)") else frame.event for frame in frames],
+        "file": [readable(frame.file) for frame in frames],
+        "event": ["" if frame.event in ("//", "(null)") else readable(frame.event) for frame in frames],
         "status": np.where(n_lattices > 0, Status.indexed, status).astype(np.uint8),
         "n_peaks": np.array([frame.n_peaks for frame in frames], dtype=np.int32),
         "n_lattices": n_lattices.astype(np.int32),
@@ -242,6 +242,11 @@ def _frame_columns(frames, energy, detector, first_frame, resolution, frame_of_c
         ),
         "message": [""] * n,
     }
+
+
+def readable(text):
+    """Text with what is not UTF-8 written out as \\xNN."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _crystal_columns(crystals, own):

@@ -109,7 +109,7 @@ def write_table(handle, provenance, blocks):
         if texts is not None:
             lines = lines or _text_datasets(handle, texts.header)
             for name, dataset in lines.items():
-                added = getattr(texts, name)
+                added = [_as_bytes(text) for text in getattr(texts, name)]
                 dataset.resize(len(dataset) + len(added), axis=0)
                 dataset[len(dataset) - len(added) :] = added
     return {name: writer.n_rows(name) for name in TABLES}
@@ -117,11 +117,16 @@ def write_table(handle, provenance, blocks):
 
 def _text_datasets(handle, header):
     group = handle.create_group(TEXTS)
-    group.attrs["header"] = header
+    group.create_dataset("header", data=_as_bytes(header), dtype=h5py.string_dtype())
     return {
         name: group.create_dataset(name, (0,), h5py.string_dtype(), maxshape=(None,), chunks=(256,))
         for name in ("frames", "crystals")
     }
+
+
+def _as_bytes(text):
+    """Lines as they stand in the stream: HDF5's own text has no place for bytes that are not UTF-8."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def texts_of(handle):
@@ -129,10 +134,12 @@ def texts_of(handle):
     if TEXTS not in handle:
         return None
     group = handle[TEXTS]
-    frames, crystals = (list(group[name].asstr()[()]) for name in ("frames", "crystals"))
+    frames, crystals = (
+        [text.decode("utf-8", "surrogateescape") for text in group[name][()]] for name in ("frames", "crystals")
+    )
     if len(frames) != len(handle["frames/frame"]) or len(crystals) != len(handle["crystals/frame"]):
         raise InputError(f"{handle.filename}: the stream's lines do not belong to its tables; convert the stream again")
-    return Texts(str(group.attrs["header"]), frames, crystals)
+    return Texts(group["header"][()].decode("utf-8", "surrogateescape"), frames, crystals)
 
 
 def batches_of_table(tables, first_crystal, first_frame):
