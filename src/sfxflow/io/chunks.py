@@ -89,7 +89,8 @@ class PlaneReader:
                 if self._descriptor is None:
                     self._descriptor = h5py.h5i.get_file_id(self.dataset.id).get_vfd_handle()
                 os.posix_fadvise(self._descriptor, offset, size, os.POSIX_FADV_WILLNEED)
-        except (OSError, RuntimeError, ValueError, NotImplementedError, TypeError):
+        except (OSError, RuntimeError, ValueError, TypeError):
+            # RuntimeError also stands for what a file's driver can't do.
             pass
 
     def _extents(self, leading):

@@ -78,6 +78,20 @@ def test_every_layout_reads_the_same_values(tmp_path, layout, dtype):
             assert read.flags.c_contiguous
 
 
+@pytest.mark.parametrize("first_row", [0, 4])
+def test_memory_of_a_frame_can_be_used_again(tmp_path, first_row):
+    """With and without pixels that no panel covers, which stay zero; also when it is the first frame that is looked at."""
+    data = some_frames(dtype=np.dtype("u2"))
+    path = write(tmp_path / "f.h5", data, chunks=(1, ROWS, COLUMNS), compression="gzip")
+    detector = geometry(panels=[("a", first_row, ROWS - 1, "")])
+    with open_frames(path, detector) as frames, open_frames(path, detector) as others:
+        memory = frames.memory()
+        for i in (0, 3, 3, 1):
+            read = frames.read(i, memory)
+            np.testing.assert_array_equal(read.data, others.read(i).data)
+        assert read.data is memory
+
+
 def test_announcing_a_frame_changes_nothing_that_is_read(tmp_path):
     """Also of frames that do not exist, of other files, of paths with the event in them, and of virtual data sets."""
     data = some_frames(4)
