@@ -36,7 +36,7 @@ rule dials_peaks:
         dials=DIALS,
         version=SFXFLOW,
     message:
-        "Finding peaks in chunk {wildcards.chunk} of run {wildcards.run} (dials)"
+        "DIALS finds peaks in chunk {wildcards.chunk} of run {wildcards.run} (dials)"
     shell:
         """
         sfxflow dials_peaks \
@@ -98,7 +98,7 @@ rule dials_indexing:
         dials=DIALS,
         version=SFXFLOW,
     message:
-        "Indexing and integrating chunk {wildcards.chunk} of run {wildcards.run} (dials)"
+        "DIALS indexes chunk {wildcards.chunk} of run {wildcards.run} (dials)"
     shell:
         """
         sfxflow dials_indexing \

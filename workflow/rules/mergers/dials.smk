@@ -34,7 +34,7 @@ rule dials_scale_merging:
         dials=DIALS_SCALE,
         version=SFXFLOW,
     message:
-        "Merging {wildcards.dataset} with dials.scale ({wildcards.engine})"
+        "dials.scale merges {wildcards.dataset} ({wildcards.engine})"
     shell:
         """
         sfxflow dials_scale \
@@ -83,7 +83,7 @@ rule cctbx_xfel_merging:
         cctbx=CCTBX_XFEL_MERGE,
         version=SFXFLOW,
     message:
-        "Merging {wildcards.dataset} with cctbx.xfel.merge ({wildcards.engine})"
+        "cctbx.xfel.merge merges {wildcards.dataset} ({wildcards.engine})"
     shell:
         """
         sfxflow cctbx_xfel_merge \
