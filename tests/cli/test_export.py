@@ -77,8 +77,8 @@ def chunk(path, n_crystals, n_observations=40, seed=0):
     return reflections
 
 
-def merged(path, chunks, statuses, n=60, anomalous=False, curve=None, **attrs):
-    """A merged file with n reflections and crystals of `statuses`, a list for each chunk."""
+def merged(path, chunks, statuses, n=60, anomalous=False, curve=None, unrecorded=0, **attrs):
+    """A merged file with n reflections, the last `unrecorded` with n = 0, and crystals of `statuses`, a list for each chunk."""
     rng = np.random.default_rng(1)
     group = space_group("P43212")
     asu, operations = gemmi.ReciprocalAsu(group), group.operations()
@@ -91,6 +91,7 @@ def merged(path, chunks, statuses, n=60, anomalous=False, curve=None, **attrs):
         )
     columns |= {name: hkl[:, i] for i, name in enumerate("hkl")}
     columns["I_half1"][:7], columns["n_half1"][:7] = np.nan, 0
+    columns["n"][len(hkl) - unrecorded :] = 0
     number = np.concatenate([np.full(len(s), i) for i, s in enumerate(statuses)]) if statuses else np.empty(0)
     crystal = np.concatenate([np.arange(len(s)) for s in statuses]) if statuses else np.empty(0)
     crystals = {c.name: rng.uniform(0.5, 2.0, len(number)) for c in CRYSTALS}
@@ -147,6 +148,20 @@ def test_merged_mtz_and_lists(tmp_path, chunks):
             np.sort(listed.I), np.sort(columns[f"I{suffix}"][np.isfinite(columns[f"I{suffix}"])]), atol=0.006
         )
         assert json.loads(listed.notes[1])["inputs"][0]["name"] == str(tmp_path / "m.h5")
+
+
+def test_reflections_never_well_recorded_are_in_the_mtz_and_in_no_list(tmp_path, chunks):
+    for path in chunks:
+        chunk(path, 2)
+    columns, _ = merged(tmp_path / "m.h5", chunks, [["merged"] * 2] * 2, unrecorded=5)
+    assert np.sum(columns["n"] == 0) == 5
+    assert export(tmp_path, chunks) == 0
+    mtz = gemmi.read_mtz_file(str(tmp_path / "out/merged.mtz"))
+    assert np.sum(mtz.column_with_label("N").array == 0) == 5
+    assert np.isfinite(mtz.column_with_label("IMEAN").array).all()
+    written = read_hkl(tmp_path / "out/merged.hkl")
+    assert len(written.hkl) == 55
+    assert written.n.min() > 0
 
 
 def test_half_lists_give_the_figures_of_the_merged_file(tmp_path, chunks):

@@ -4,6 +4,7 @@ import gzip
 import json
 
 import gemmi
+import h5py
 import numpy as np
 import pytest
 
@@ -175,6 +176,28 @@ def test_reference_in_every_form(tmp_path, out, kind):
     assert result["overall"]["reference_cc"] > 0.9999
     assert result["overall"]["reference_r1_i"] < 1e-3
     assert result["overall"]["n_reference"] == len(hkl)
+
+
+@pytest.mark.parametrize("anomalous", [False, True])
+def test_reflections_never_well_recorded_are_not_judged(tmp_path, out, anomalous):
+    """The first 50 are absent from one file and have n = 0 in the other: the figures are the same."""
+    found = []
+    for change in ("n", "left out"):
+        merged_file(tmp_path / "m.h5", anomalous=anomalous, halves=anomalous)
+        with h5py.File(tmp_path / "m.h5", "r+") as handle:
+            group = handle["merged"]
+            if change == "n":
+                group["n"][:50] = 0
+            else:
+                for name in list(group):
+                    kept = group[name][50:]
+                    del group[name]
+                    group[name] = kept
+        assert main(["figures_of_merit", "--merged", str(tmp_path / "m.h5"), *out]) == 0
+        found.append(figures(tmp_path))
+    assert found[0]["overall"] == found[1]["overall"]
+    assert found[0]["shells"] == found[1]["shells"]
+    assert found[0]["overall"]["n_reflections"] == len(truth()[0]) - 50
 
 
 def test_anomalous_figures(tmp_path, out):
