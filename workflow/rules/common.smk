@@ -128,9 +128,12 @@ def version_of(program):
     path = shutil.which(program)
     if path is None:
         return "not installed"
-    said = subprocess.run(
-        [path, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
-    )
+    options = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "errors": "replace", "timeout": 60}
+    try:
+        said = subprocess.run([path, "--version"], **options)
+    except (OSError, subprocess.TimeoutExpired):
+        # Its jobs say what is wrong with it.
+        return "does not say"
     return (said.stdout + said.stderr).strip().partition("\n")[0]
 
 

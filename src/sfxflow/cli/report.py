@@ -33,11 +33,13 @@ from sfxflow.report.warnings import dataset_warnings, run_warnings
 from sfxflow.settings import settings_from_json
 
 #: Option of a stage's command that names the file of the stage before.
-_EARLIER = {"integration": "--indexed", "indexing": "--peaks"}
+_EARLIER = {"integration": "--indexed", "indexing": "--peaks", "crystfel_indexing": "--peaks"}
 _STAGE_WORDS = {
     "peaks": "Peaks and hits",
     "indexing": "Lattices",
     "integration": "Intensities of the crystals",
+    "crystfel_peaks": "Peaks and hits, by CrystFEL",
+    "crystfel_indexing": "Lattices and their intensities, by CrystFEL",
 }
 
 
