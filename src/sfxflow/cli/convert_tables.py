@@ -19,7 +19,7 @@ from sfxflow.io.hdf5 import hdf5_written_whole
 from sfxflow.io.mtz import Header, write_unmerged_mtz
 from sfxflow.io.peaks import PEAK_GROUP
 from sfxflow.io.stream import StreamWriter, frame_bytes
-from sfxflow.io.stream_reader import parse_header
+from sfxflow.io.stream_frames import parse_header
 from sfxflow.io.stream_tables import StreamTables, detector_of_header, mean_coffset
 from sfxflow.io.table import open_chunk, read_rows
 from sfxflow.io.table_blocks import (

@@ -13,8 +13,19 @@ import numpy as np
 
 from sfxflow.errors import InputError
 from sfxflow.io.number_rows import BadRow, Names, read_rows
+from sfxflow.io.stream_frames import (
+    CRYSTAL_KEYS,
+    FRAME_KEYS,
+    BadField,
+    StreamPeaks,
+    crystal_of_notes,
+    frame_of_notes,
+    notes_of,
+    parse_header,
+    shown,
+    version_of,
+)
 
-_FIRST_LINE = re.compile(rb"CrystFEL stream format (\d+)\.(\d+)")
 _BEGIN, _END = b"----- Begin chunk -----\n", b"----- End chunk -----\n"
 _PEAKS, _END_OF_PEAKS = b"Peaks from peak search\n", b"End of peak list\n"
 _CRYSTAL, _END_OF_CRYSTAL = b"--- Begin crystal\n", b"--- End crystal\n"
@@ -34,16 +45,9 @@ _IN_PART = {
     _REFLECTIONS: "in a table of reflections",
     _END_OF_REFLECTIONS: "in a crystal",
 }
-_GEOMETRY = "----- Begin geometry file -----\n", "----- End geometry file -----\n"
-_CELL = "----- Begin unit cell -----\n", "----- End unit cell -----\n"
-_METHODS = "Indexing methods selected: "
 _GZIP = b"\x1f\x8b"
 _NEW_LINE = b"\n"
 _BLOCK = 8 << 20
-#: So many different unknown fields are named.
-_MOST_UNKNOWN = 100
-#: The first line is looked for in this many bytes.
-_START = 4096
 _PANEL = re.compile(r"^\s*([^/;=\s]+)/[^=]*=", re.MULTILINE)
 
 #: Numbers in a row of reflections, and where h k l I sigma(I) peak background fs ss stand in it (-1: nowhere).
@@ -53,170 +57,6 @@ _COLUMNS = {
     1: (9, (0, 1, 2, 3, 5, -1, -1, 7, 8)),
     0: (9, (0, 1, 2, 3, 5, -1, -1, 7, 8)),
 }
-_FRAME_KEYS = frozenset(
-    (
-        "Image filename", "Event", "Image serial number", "hit", "indexed_by", "n_indexing_tries", "photon_energy_eV",
-        "beam_divergence", "beam_bandwidth", "average_camera_length", "num_peaks", "peak_resolution", "num_saturated_peaks",
-    )
-)  # fmt: skip
-_CRYSTAL_KEYS = frozenset(
-    (
-        "astar", "bstar", "cstar", "lattice_type", "centering", "unique_axis", "profile_radius", "predict_refine/det_shift x",
-        "diffraction_resolution_limit", "num_reflections", "num_saturated_reflections", "num_implausible_reflections",
-        "Cell parameters", "No integrated reflections.",
-    )
-)  # fmt: skip
-#: Starts of lines that are not of the form 'key = value'.
-_OTHER_STARTS = (
-    "Image filename: ",
-    "Event: ",
-    "Image serial number: ",
-    "Cell parameters ",
-    "No integrated reflections.",
-)
-_KNOWN_GROUPS = ("header/", "hdf5/", "camera_length_", "predict_refine/", "sfxflow/")
-
-
-class Header(NamedTuple):
-    """What stands before the first frame.
-
-    Attributes
-    ----------
-    version : tuple of int
-    generator, command : str
-        'CrystFEL 0.12.0', and the command line; empty where there is none.
-    geometry : str
-        Text of the geometry file; empty where there is none.
-    cell : str
-        Text of the target cell's file; empty where there is none.
-    methods : str
-        Indexing methods that were selected.
-    text : str
-        All of it as it stands in the file.
-    """
-
-    version: tuple
-    generator: str
-    command: str
-    geometry: str
-    cell: str
-    methods: str
-    text: str
-
-
-class StreamPeaks(NamedTuple):
-    """Peaks of a frame; arrays of shape (n,).
-
-    Attributes
-    ----------
-    fs, ss : ndarray of float64
-        Pixel, corner-based, in the arrays of the frame's file, not in the slab.
-    inverse_d : ndarray of float64
-        1/angstrom.
-    intensity : ndarray of float64
-    panel : ndarray of int32
-        Row of the reader's `panels`; zeros in streams before 2.3, which do not name panels.
-    """
-
-    fs: np.ndarray
-    ss: np.ndarray
-    inverse_d: np.ndarray
-    intensity: np.ndarray
-    panel: np.ndarray
-
-
-class StreamCrystal(NamedTuple):
-    """A crystal as the stream has it, in sfxflow's units.
-
-    Attributes
-    ----------
-    reciprocal : ndarray, shape (3, 3)
-        Columns a*, b*, c* in the laboratory, 1/angstrom.
-    cell : ndarray, shape (6,)
-        Angstrom and degree.
-    lattice_type, centering, unique_axis : str
-    profile_radius : float
-        1/angstrom, NaN where there is none.
-    shift : tuple of 2 floats
-        Of the detector, along x and y, metre: the opposite of `sfxflow.reflections.CRYSTALS`.
-    resolution : float
-        Resolution limit, angstrom; NaN where there is none.
-    n_reflections : int
-        What the crystal's own line says; -1 where there is none.
-    hkl : ndarray of int32, shape (n, 3)
-    values : ndarray of float64, shape (n, 6)
-        I, sigma(I), peak, background, fs, ss; positions as in `StreamPeaks`.
-    panel : ndarray of int32, shape (n,)
-    has_table : bool
-        False where there are 'No integrated reflections.'
-    notes : dict
-        Every 'key = value' line.
-    text : str
-        All lines beside the table, without the markers.
-    """
-
-    reciprocal: np.ndarray
-    cell: np.ndarray
-    lattice_type: str
-    centering: str
-    unique_axis: str
-    profile_radius: float
-    shift: tuple
-    resolution: float
-    n_reflections: int
-    hkl: np.ndarray
-    values: np.ndarray
-    panel: np.ndarray
-    has_table: bool
-    notes: dict
-    text: str
-
-
-class StreamFrame(NamedTuple):
-    """A frame ('chunk') of a stream.
-
-    Attributes
-    ----------
-    file, event : str
-        The event as //N, as it stands; '//' or nothing where the file holds one frame.
-    serial : int
-    is_hit : bool
-        Where the stream does not say (before CrystFEL 0.7): whether it has crystals or peaks.
-    indexed_by : str
-    photon_energy : float
-        eV.
-    bandwidth, divergence : float
-        Fraction, radian; NaN where there is none.
-    clen : float
-        Mean of the panels' distances, metre; NaN where there is none.
-    n_peaks : int
-        What the frame's own line says, or else the rows of its table.
-    peak_resolution : float
-        d to which the peaks reach, angstrom; NaN where there is none.
-    peaks : StreamPeaks or None
-        None where the stream has no table.
-    crystals : tuple of StreamCrystal
-    notes : dict
-        Every 'key = value' line.
-    text : str
-        All lines beside the peaks and crystals, without the markers.
-    """
-
-    file: str
-    event: str
-    serial: int
-    is_hit: bool
-    indexed_by: str
-    photon_energy: float
-    bandwidth: float
-    divergence: float
-    clen: float
-    n_peaks: int
-    peak_resolution: float
-    peaks: StreamPeaks | None
-    crystals: tuple
-    notes: dict
-    text: str
 
 
 class _Mark(NamedTuple):
@@ -262,7 +102,7 @@ class StreamReader:
         self._skip_damaged = skip_damaged
         self._blocks = _blocks(path)
         start = next(self._blocks, b"")
-        version = _version(path, start)
+        version = version_of(path, start)
         if version[0] != 2 or version[1] not in _COLUMNS:
             raise InputError(
                 f"{path}: is a CrystFEL stream of format {version[0]}.{version[1]}; formats 2.0 to 2.3 can be read. "
@@ -349,7 +189,7 @@ class StreamReader:
         self.n_begun += bool(marks)
         where = _IN_PART.get(marks[-1].what, "in a frame") if marks else ""
         if not rest.endswith(b"\n"):
-            where += f"{', ' if where else ''}within a line ({_shown(rest[rest.rfind(_NEW_LINE) + 1 :])})"
+            where += f"{', ' if where else ''}within a line ({shown(rest[rest.rfind(_NEW_LINE) + 1 :])})"
         self._report(n_lines, f"the stream is cut off {where}")
 
     def _report(self, line, what):
@@ -364,9 +204,9 @@ class StreamReader:
             return self._frame(data, numbers, marks)
         except BadRow as error:
             line = data.count(b"\n", 0, error.offset)
-            row = _shown(data[error.offset : data.find(b"\n", error.offset)])
+            row = shown(data[error.offset : data.find(b"\n", error.offset)])
             self._report(line, f"{row} is not a row of this table (stream format 2.{self.header.version[1]})")
-        except _BadField as error:
+        except BadField as error:
             self._report(marks[0].line, f"in the frame that begins here: {error}")
         return None
 
@@ -382,60 +222,17 @@ class StreamReader:
             elif start.what == _CRYSTAL:
                 last = next((j for j in range(i, len(marks)) if marks[j].what == _END_OF_CRYSTAL), None)
                 if last is None:
-                    raise _BadField(f"a crystal has no line {_shown(_END_OF_CRYSTAL)}")
+                    raise BadField(f"a crystal has no line {shown(_END_OF_CRYSTAL)}")
                 crystals.append(self._crystal(data, numbers, marks[i : last + 1]))
             else:
-                raise _BadField(f"{_shown(start.what)} does not belong where it stands, or its end is missing")
+                raise BadField(f"{shown(start.what)} does not belong where it stands, or its end is missing")
             parts.append(data[at : start.start])
             at, i = marks[last].stop, last + 1
         parts.append(data[at : marks[-1].start])
-        return self._made_frame(_text(b"".join(parts)), peaks, tuple(crystals))
-
-    def _made_frame(self, text, peaks, crystals):
-        notes = self._notes(text, _FRAME_KEYS)
-        for key in ("Image filename", "photon_energy_eV"):
-            if key not in notes:
-                raise _BadField(f"it has no line {key!r}")
-        rows = 0 if peaks is None else len(peaks.fs)
-        n_peaks = int(_first_number(notes, "num_peaks", rows))
-        self.n_miscounted += peaks is not None and n_peaks != rows
-        hit = notes.get("hit")
-        resolution = _first_number(notes, "peak_resolution", np.nan)
-        return StreamFrame(
-            file=notes["Image filename"],
-            event=notes.get("Event", ""),
-            serial=int(_first_number(notes, "Image serial number", -1)),
-            is_hit=hit == "1" if hit is not None else bool(crystals or n_peaks),
-            indexed_by=notes.get("indexed_by", "none"),
-            photon_energy=_first_number(notes, "photon_energy_eV"),
-            bandwidth=_first_number(notes, "beam_bandwidth", np.nan),
-            divergence=_first_number(notes, "beam_divergence", np.nan),
-            clen=_first_number(notes, "average_camera_length", np.nan),
-            n_peaks=n_peaks,
-            peak_resolution=10.0 / resolution if resolution > 0.0 else np.nan,
-            peaks=peaks,
-            crystals=crystals,
-            notes=notes,
-            text=text,
-        )
-
-    def _notes(self, text, known):
-        """The lines as keys and values; those that are not known are counted."""
-        if "\0" in text:
-            raise _BadField("it holds bytes of value 0, which are no text")
-        notes = {}
-        for line in text.split("\n"):
-            key, separator, value = line.partition(" = ")
-            if key in known and separator:
-                notes[key] = value
-            elif line:
-                key, value = _other_note(line)
-                notes[key] = value
-                if key not in known and not key.startswith(_KNOWN_GROUPS):
-                    # What is no stream at all has as many of them as lines.
-                    is_new = key not in self.unknown and len(self.unknown) >= _MOST_UNKNOWN
-                    self.unknown["others" if is_new else key] += 1
-        return notes
+        text = _text(b"".join(parts))
+        frame = frame_of_notes(notes_of(text, FRAME_KEYS, self.unknown), text, peaks, tuple(crystals))
+        self.n_miscounted += peaks is not None and frame.n_peaks != len(peaks.fs)
+        return frame
 
     def _rows(self, data, numbers, start, end, n_columns):
         """Numbers and panels of the rows between two marks, of which the first line says what the columns are."""
@@ -454,39 +251,24 @@ class StreamReader:
             values, panel = np.empty((0, n_columns)), np.empty(0, dtype=np.int32)
             text = _text(data[marks[0].stop : marks[1].start])
         else:
-            raise _BadField(f"a crystal's table of reflections has no line {_shown(_END_OF_REFLECTIONS)}")
+            raise BadField(f"a crystal's table of reflections has no line {shown(_END_OF_REFLECTIONS)}")
         if -1 in places:
             values = np.column_stack([values, np.full(len(values), np.nan)])
-        notes = self._notes(text, _CRYSTAL_KEYS)
-        n_reflections = int(_first_number(notes, "num_reflections", -1))
-        self.n_miscounted += has_table and n_reflections not in (-1, len(values))
-        limit = _first_number(notes, "diffraction_resolution_limit", np.nan)
-        return StreamCrystal(
-            reciprocal=np.array([_numbers(notes, name, 3) for name in ("astar", "bstar", "cstar")]).T / 10.0,
-            cell=_cell_parameters(notes),
-            lattice_type=notes.get("lattice_type", "triclinic"),
-            centering=notes.get("centering", "P"),
-            unique_axis=notes.get("unique_axis", "*"),
-            profile_radius=_first_number(notes, "profile_radius", np.nan) / 10.0,
-            shift=_shift(notes),
-            resolution=10.0 / limit if limit > 0.0 else np.nan,
-            n_reflections=n_reflections,
-            hkl=values[:, places[:3]].astype(np.int32),
-            values=values[:, places[3:]],
-            panel=panel,
-            has_table=has_table,
-            notes=notes,
-            text=text,
+        crystal = crystal_of_notes(
+            notes_of(text, CRYSTAL_KEYS, self.unknown),
+            text,
+            values[:, places[:3]],
+            values[:, places[3:]],
+            panel,
+            has_table,
         )
+        self.n_miscounted += has_table and crystal.n_reflections not in (-1, len(values))
+        return crystal
 
 
 def read_stream(path, skip_damaged=False):
     """A `StreamReader` of the file."""
     return StreamReader(path, skip_damaged)
-
-
-class _BadField(ValueError):
-    """A line of a frame that can't be understood."""
 
 
 def _blocks(path):
@@ -530,118 +312,5 @@ def _marks(data, numbers):
     return marks, len(stops)
 
 
-def _version(path, start):
-    """(major, minor) of the first line."""
-    if not start:
-        raise InputError(f"{path}: is empty (0 bytes); a CrystFEL stream is expected")
-    found = _FIRST_LINE.match(start[:_START])
-    if not found:
-        first = _shown(start[:_START].partition(b"\n")[0])
-        raise InputError(
-            f"{path}: is not a CrystFEL stream: the first line is {first}, not 'CrystFEL stream format 2.3'"
-        )
-    return int(found[1]), int(found[2])
-
-
-def parse_header(path, text):
-    """`Header` of the lines before the first frame; `path` names them in messages.
-
-    Raises
-    ------
-    InputError
-        They are cut off.
-    """
-    version = _version(path, text[:_START].encode("utf-8", "surrogateescape"))
-    if "\0" in text:
-        raise InputError(f"{path}: its header holds bytes of value 0, which are no text; write or copy it again")
-    lines = text.split("\n")
-    generator = next((line for line in lines[1:2] if line.startswith("Generated by ")), "")
-    command = lines[2] if generator and len(lines) > 2 and not lines[2].startswith("-----") else ""
-    methods = next((line for line in reversed(lines) if line.startswith(_METHODS)), "")
-    return Header(
-        version=version,
-        generator=generator.removeprefix("Generated by "),
-        command=command,
-        geometry=_between(path, text, _GEOMETRY, "geometry"),
-        cell=_between(path, text, _CELL, "target cell"),
-        methods=methods.removeprefix(_METHODS),
-        text=text,
-    )
-
-
-def _between(path, text, markers, what):
-    _, begin, rest = text.partition(markers[0])
-    if not begin:
-        return ""
-    inside, end, _ = rest.partition(markers[1])
-    if not end:
-        raise InputError(
-            f"{path}: is cut off within its {what} (no line {markers[1].strip()!r}); write or copy it again"
-        )
-    return inside
-
-
 def _text(data):
     return data.decode("utf-8", "surrogateescape")
-
-
-def _shown(data):
-    """A line for a message: its beginning, quoted."""
-    line = data.decode("utf-8", "replace").strip("\n")
-    return repr(line if len(line) <= 80 else line[:77] + "...")
-
-
-def _other_note(line):
-    """Key and value of a line that is not 'key = value' of a known key."""
-    for start in _OTHER_STARTS:
-        if line.startswith(start):
-            return start.rstrip(": "), line[len(start) :]
-    key, _, value = line.partition(" = ")
-    return key, value
-
-
-def _first_number(notes, key, default=None):
-    value = notes.get(key)
-    if value is None:
-        if default is None:
-            raise _BadField(f"it has no line {key!r}")
-        return default
-    try:
-        return float(value.partition(" ")[0])
-    except ValueError:
-        raise _BadField(f"{key}: {value!r} does not begin with a number") from None
-
-
-def _numbers(notes, key, n):
-    words = notes.get(key, "").split()
-    try:
-        return [float(word) for word in words[:n]] if len(words) >= n else _no_numbers(notes, key, n)
-    except ValueError:
-        return _no_numbers(notes, key, n)
-
-
-def _no_numbers(notes, key, n):
-    raise _BadField(f"{key}: {notes.get(key, '')!r} does not begin with {n} numbers")
-
-
-def _cell_parameters(notes):
-    """The six cell parameters, NaN where there is no such line."""
-    text = notes.get("Cell parameters")
-    if text is None:
-        return np.full(6, np.nan)
-    words = text.replace(",", " ").replace("nm", " ").replace("deg", " ")
-    values = np.array(_numbers({"Cell parameters": words}, "Cell parameters", 6))
-    values[:3] *= 10.0
-    return values
-
-
-def _shift(notes):
-    """Shift of the detector, metre; NaN where there is none."""
-    text = notes.get("predict_refine/det_shift x")
-    if text is None:
-        return (np.nan, np.nan)
-    x, _, y = text.removesuffix(" mm").partition(" y = ")
-    try:
-        return (float(x) * 1e-3, float(y) * 1e-3)
-    except ValueError:
-        raise _BadField(f"predict_refine/det_shift x = {text!r} is not a shift") from None

@@ -141,7 +141,7 @@ def tables_of_stream(reader, detector=None, polarisation_fraction=0.99, polarisa
 
     Yields
     ------
-    frames : list of sfxflow.io.stream_reader.StreamFrame
+    frames : list of sfxflow.io.stream_frames.StreamFrame
     tables : StreamTables
         Of these frames; rows are counted through all that came before.
 
@@ -170,7 +170,7 @@ def tables_of_frames(
 
     Parameters
     ----------
-    frames : list of sfxflow.io.stream_reader.StreamFrame
+    frames : list of sfxflow.io.stream_frames.StreamFrame
     places : PanelPlaces
     detector : sfxflow.geometry.Detector
     polarisation_fraction, polarisation_angle : float
