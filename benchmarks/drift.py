@@ -53,7 +53,7 @@ def changed_geometry(raw, folder, change):
     for line in text.splitlines():
         key, _, value = line.partition("=")
         if change[0] == "clen" and key.strip() == "clen":
-            line = f"clen = {float(value) * change[1]}"
+            line = f"clen = {float(value.split()[0]) * change[1]}"
         if change[0] == "energy" and key.strip() == "photon_energy":
             line = f"photon_energy = {_energy(raw) * change[1]}"
         lines.append(line)

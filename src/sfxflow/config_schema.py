@@ -113,12 +113,18 @@ def _datasets():
 def _licences():
     properties = {
         name: {
-            "type": "object",
+            "type": ["object", "null"],
+            "default": None,
             "description": f"{licence.program}, for CrystFEL's method {name}; read before: {licence.read}",
             "additionalProperties": False,
             "required": ["accepted_by"],
             "properties": {
-                "accepted_by": {"type": "string", "description": "who accepted the terms", "minLength": 1},
+                "accepted_by": {
+                    "type": "string",
+                    "description": "who accepted the terms",
+                    "default": "",
+                    "minLength": 1,
+                },
                 "date": {
                     "type": ["string", "null"],
                     "description": "when, as 2026-01-31",

@@ -50,7 +50,7 @@ def test_methods_of_crystfel_need_no_line(with_mosflm):
         ({"mosflm": {"accepted_by": ""}}, "licences.mosflm.accepted_by: is empty"),
         ({"mosflm": ACCEPTED | {"date": "today"}}, "licences.mosflm.date: 'today' is not a date (when, as 2026-01-31)"),
         ({"mosfilm": ACCEPTED}, "licences.mosfilm: no such setting; did you mean mosflm?"),
-        ({"mosflm": "me"}, "licences.mosflm: 'me' is not a section with keys of its own"),
+        ({"mosflm": "me"}, "licences.mosflm: 'me' is not a section with keys of its own or null"),
     ],
 )
 def test_a_line_that_says_too_little(with_mosflm, licences, message):
