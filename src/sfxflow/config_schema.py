@@ -113,17 +113,15 @@ def _datasets():
 def _licences():
     properties = {
         name: {
-            "type": ["object", "null"],
-            "default": None,
+            "type": "object",
+            "default": {},
             "description": f"{licence.program}, for CrystFEL's method {name}; read before: {licence.read}",
             "additionalProperties": False,
-            "required": ["accepted_by"],
             "properties": {
                 "accepted_by": {
                     "type": "string",
-                    "description": "who accepted the terms",
+                    "description": "who accepted the terms; empty: nobody",
                     "default": "",
-                    "minLength": 1,
                 },
                 "date": {
                     "type": ["string", "null"],

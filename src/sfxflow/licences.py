@@ -84,9 +84,7 @@ def accepted_licences(text):
         accepted = json.loads(text) if text else {}
     except json.JSONDecodeError as error:
         raise InputError(f"--licences: not JSON: {error}") from None
-    if not isinstance(accepted, dict) or not all(
-        entry is None or isinstance(entry, dict) for entry in accepted.values()
-    ):
+    if not isinstance(accepted, dict) or not all(isinstance(entry, dict) for entry in accepted.values()):
         raise InputError('--licences: {"mosflm": {"accepted_by": "YOUR NAME", "date": "2026-01-31"}} is expected')
     return accepted
 

@@ -98,7 +98,7 @@ def require_licences():
     """Those methods need a line that says who accepted the terms."""
     for name in licensed_methods():
         program, to_read = LICENSED[name]
-        if not config["licences"].get(name):
+        if not config["licences"][name]["accepted_by"].strip():
             raise WorkflowError(
                 f"{CONFIG}: crystfel.indexing: {name} runs {program}, whose terms each user has to accept. Read {to_read}. If you accept "
                 f"them, write into the config: licences: {{{name}: {{accepted_by: YOUR NAME, date: 2026-01-31}}}}. The engine builtin and "

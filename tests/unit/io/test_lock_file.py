@@ -58,7 +58,7 @@ def test_every_default_is_filled_in(tmp_path):
     assert config["engines"] == config["mergers"] == ["builtin"]
     assert config["datasets"]["d"]["cell"] == "a.cell"
     assert config["datasets"]["d"]["d_min"] is None
-    assert config["licences"] == {"mosflm": None, "xds": None, "dirax": None}
+    assert config["licences"]["mosflm"] == {"accepted_by": "", "date": None}
 
 
 def test_a_date_is_text(tmp_path):
