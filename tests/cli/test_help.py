@@ -2,7 +2,7 @@
 
 import pytest
 
-from sfxflow.cli import COMMANDS, main
+from sfxflow.cli import COMMANDS, SECTIONS, main
 from sfxflow.settings import STAGES, defaults
 
 
@@ -29,7 +29,8 @@ def test_help_of_each_command(capsys, command):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_help_lists_the_settings(capsys, stage):
-    text = help_of(capsys, stage)
+    command = next(name for name in (stage, *SECTIONS) if name in COMMANDS and stage in SECTIONS.get(name, (stage,)))
+    text = help_of(capsys, command)
     for name in defaults(stage):
         assert f"\n  {name} (" in text
 

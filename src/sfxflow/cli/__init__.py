@@ -55,6 +55,17 @@ COMMANDS = {
 }
 
 
+#: Commands whose `--settings` has a section for each of several stages.
+SECTIONS = {
+    "crystfel_peaks": ("peaks", "crystfel"),
+    "crystfel_indexing": ("crystfel", "integration"),
+    "dials_peaks": ("peaks", "dials"),
+    "dials_indexing": ("dials", "indexing", "integration", "peaks"),
+    "partialator": ("partialator", "integration"),
+    "process_hkl": ("process_hkl", "integration"),
+}
+
+
 class _Help(argparse.HelpFormatter):
     """Keeps paragraphs and indented lines as they are meant, and shows a default where it says something."""
 
@@ -74,12 +85,17 @@ class _Help(argparse.HelpFormatter):
         return f"{action.help} (default: %(default)s)"
 
 
-def _settings_text(stage):
-    """The settings of a stage for its help text."""
-    lines = ["keys of --settings, which are those of the section in config.yaml:", ""]
-    for name, entry in schema_of(stage)["properties"].items():
-        lines.append(f"  {name} ({json.dumps(entry['default'])}): {entry['description']}")
-    return "\n".join(lines)
+def _settings_text(command):
+    """The settings of a command for its help text; None where it has none."""
+    stages = SECTIONS.get(command, (command,) if command in STAGES else ())
+    lines = []
+    for stage in stages:
+        where = f"the section {stage}" if len(stages) > 1 else "--settings"
+        lines += [f"keys of {where}, which are those of the section in config.yaml:", ""]
+        for name, entry in schema_of(stage)["properties"].items():
+            lines.append(f"  {name} ({json.dumps(entry['default'])}): {entry['description']}")
+        lines.append("")
+    return "\n".join(lines) or None
 
 
 def _cpu_seconds():
@@ -98,7 +114,7 @@ def main(argv=None):
     for name, meaning in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=meaning, formatter_class=_Help)
         if name == chosen:
-            subparser.epilog = _settings_text(name) if name in STAGES else None
+            subparser.epilog = _settings_text(name)
             module = importlib.import_module(f"sfxflow.cli.{name.replace('-', '_')}")
             subparser.description = module.__doc__
             module.add_arguments(subparser)
