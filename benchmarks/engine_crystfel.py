@@ -21,7 +21,7 @@ from sfxflow.programs.crystfel import indexing_options, peak_options
 from sfxflow.reflections import Status
 from sfxflow.settings import Crystfel, Integration, Peaks
 
-N_FRAMES = 60
+N_FRAMES = 40
 #: Frames of few photons need a threshold in CrystFEL's peakfinder8.
 PEAKS = {"threshold": 4, "max_pix_count": 60, "local_bg_radius": 4}
 

@@ -27,6 +27,7 @@ RESULTS = ROOT / "docs/performance.json"
 #: Script to what it measures; the order is that of the work.
 BENCHMARKS = {
     "engine": "From frames to merged data",
+    "engine_crystfel": "Engine crystfel: two jobs beside one run of indexamajig",
     "reading": "Reading and the whole way of a 4.5 megapixel frame",
     "peaks": "Peak search",
     "indexing": "Indexing with a known cell",
