@@ -14,6 +14,7 @@ from sfxflow.io.hkl import read_hkl
 from sfxflow.io.stream_reader import read_stream
 from sfxflow.io.stream_tables import detector_of_header, tables_of_stream
 from sfxflow.point_group import asymmetric, point_group
+from sfxflow.reflections import Status
 from sfxflow.symmetry import rotations, space_group
 from sfxflow.units import wavelength
 
@@ -170,6 +171,32 @@ def test_the_built_in_engine_indexes_crystfel_s_peaks(recorded, shared_data, tmp
         nearest = turned[np.argmax(np.trace(turned, axis1=1, axis2=2))]
         # Lengths of the axes differ by some 1e-4, so that the turn is seen in what is not symmetric.
         assert np.degrees(np.linalg.norm(nearest - nearest.T) / np.sqrt(8.0)) < 0.1
+
+
+@pytest.mark.crystfel
+@pytest.mark.skipif(shutil.which("indexamajig") is None, reason="CrystFEL's programs are not on PATH")
+def test_engine_crystfel_indexes_the_peaks_of_a_stream(recorded, shared_data, tmp_path):
+    """Fifty frames, last one first in the stream: all 46 hits, from peaks that went through a peak file."""
+    data = shared_data / "data/crystfel_sim"
+    mark, peaks = "----- Begin chunk -----\n", str(tmp_path / "one.peaks.h5")
+    with gzip.open(recorded / "asdf.stream.gz", "rt") as handle:
+        header, *frames = handle.read().split(mark)
+    own = [mark + frame for frame in frames if "run1_01.h5" in frame.partition("\n")[0]][::-1]
+    (tmp_path / "one.stream").write_text(header + "".join(own))
+    run = ["--frames", str(data / "run1_01.h5"), "--geometry", str(data / "det.geom")]
+    assert main(["convert", "--input", str(tmp_path / "one.stream"), "--output", peaks, *run]) == 0
+    target = [
+        "--cell",
+        str(data / "lyso.cell"),
+        "--space-group",
+        "P43212",
+        "--output",
+        str(tmp_path / "one.integrated.h5"),
+    ]
+    assert main(["crystfel_indexing", "--peaks", peaks, *run, *target]) == 0
+    with h5py.File(tmp_path / "one.integrated.h5") as handle:
+        assert len(handle["frames/frame"]) == 50
+        assert np.count_nonzero(handle["frames/status"][()] == Status.indexed) == 46
 
 
 @pytest.mark.crystfel

@@ -50,13 +50,10 @@ _NEW_LINE = b"\n"
 _BLOCK = 8 << 20
 _PANEL = re.compile(r"^\s*([^/;=\s]+)/[^=]*=", re.MULTILINE)
 
-#: Numbers in a row of reflections, and where h k l I sigma(I) peak background fs ss stand in it (-1: nowhere).
-_COLUMNS = {
-    3: (9, (0, 1, 2, 3, 4, 5, 6, 7, 8)),
-    2: (9, (0, 1, 2, 3, 4, 5, 6, 7, 8)),
-    1: (9, (0, 1, 2, 3, 5, -1, -1, 7, 8)),
-    0: (9, (0, 1, 2, 3, 5, -1, -1, 7, 8)),
-}
+#: Numbers in a row of reflections, besides the panel.
+_N_COLUMNS = 9
+#: Where h k l I sigma(I) peak background fs ss stand among them (-1: nowhere), by the second number of the format.
+_COLUMNS = dict.fromkeys((2, 3), tuple(range(_N_COLUMNS))) | dict.fromkeys((0, 1), (0, 1, 2, 3, 5, -1, -1, 7, 8))
 
 
 class _Mark(NamedTuple):
@@ -241,14 +238,14 @@ class StreamReader:
         return read_rows(numbers, first, end.start, max(end.line - start.line - 2, 0), n_columns, names)
 
     def _crystal(self, data, numbers, marks):
-        n_columns, places = _COLUMNS[self.header.version[1]]
+        places = _COLUMNS[self.header.version[1]]
         what = [mark.what for mark in marks]
         has_table = what == [_CRYSTAL, _REFLECTIONS, _END_OF_REFLECTIONS, _END_OF_CRYSTAL]
         if has_table:
-            values, panel = self._rows(data, numbers, marks[1], marks[2], n_columns)
+            values, panel = self._rows(data, numbers, marks[1], marks[2], _N_COLUMNS)
             text = _text(data[marks[0].stop : marks[1].start] + data[marks[2].stop : marks[3].start])
         elif len(what) == 2:
-            values, panel = np.empty((0, n_columns)), np.empty(0, dtype=np.int32)
+            values, panel = np.empty((0, _N_COLUMNS)), np.empty(0, dtype=np.int32)
             text = _text(data[marks[0].stop : marks[1].start])
         else:
             raise BadField(f"a crystal's table of reflections has no line {shown(_END_OF_REFLECTIONS)}")
