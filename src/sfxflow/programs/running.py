@@ -227,7 +227,12 @@ def run_program(
     kept_log = None if temporary and Path(directory).absolute() in Path(log).absolute().parents else log
     finished = Finished(child.status, seconds, child.cpu_seconds, tuple(lines.last), kept_log)
     if late:
-        raise ProgramError(with_last_lines(f"{name}: did not end within {time_limit:g} s and was stopped", finished))
+        raise ProgramError(
+            with_last_lines(
+                f"{name}: did not end within {time_limit:g} s and was stopped: it hangs, or the job needs more time (its resource runtime)",
+                finished,
+            )
+        )
     if child.status < 0:
         killer = signal.Signals(-child.status).name
         reason = ", perhaps for want of memory" if child.status == -signal.SIGKILL else ""
