@@ -28,6 +28,7 @@ RESULTS = ROOT / "docs/performance.json"
 BENCHMARKS = {
     "engine": "From frames to merged data",
     "engine_crystfel": "Engine crystfel: two jobs beside one run of indexamajig",
+    "engine_dials": "Engine dials: orientations, and what its jobs cost",
     "reading": "Reading and the whole way of a 4.5 megapixel frame",
     "peaks": "Peak search",
     "indexing": "Indexing with a known cell",
