@@ -110,6 +110,30 @@ def test_polarisation_is_as_asked(tmp_path):
     assert np.abs(along - across).max() > 0.01
 
 
+@settings(max_examples=80)
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.integers(0, 60), st.binary(max_size=12)), min_size=1, max_size=4),
+    st.booleans(),
+)
+def test_damage_of_any_kind_is_told_or_harmless(tmp_path_factory, damages, skip_damaged):
+    """Bytes replaced, inserted or lost anywhere among the frames: tables or a message, nothing else."""
+    data = bytearray(stream_of(*tables(3, n_frames=4)))
+    first = data.index(b"----- Begin chunk")
+    for where, n_lost, inserted in damages:
+        place = first + int(where * (len(data) - first))
+        data[place : place + n_lost] = inserted
+    path = tmp_path_factory.mktemp("s") / "x.stream"
+    path.write_bytes(data)
+    reader = read_stream(path, skip_damaged)
+    try:
+        n = sum(len(found) for found, _ in tables_of_stream(reader))
+    except InputError as error:
+        assert "x.stream" in str(error)
+    else:
+        assert n + len(reader.damaged) >= reader.n_ended >= n
+        assert skip_damaged or not reader.damaged
+
+
 def test_another_geometry(tmp_path):
     path = tmp_path / "x.stream"
     path.write_bytes(stream_of(*tables(3)[:3]))
