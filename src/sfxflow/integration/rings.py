@@ -9,15 +9,21 @@ from numba import njit
 from sfxflow.buffers import doubled
 from sfxflow.errors import InputError
 from sfxflow.integration.background import MODES, fit_background
+from sfxflow.integration.pixels import (
+    BAD,
+    IN_PEAK,
+    IN_RING,
+    OF_OTHERS,
+    VECTOR,
+    cut_out,
+    find_regions,
+    give_to_others,
+    positions_of,
+    touched,
+)
 
 #: Fewest pixels of the peak and of the background.
 MIN_PIXELS = 4
-
-#: What a pixel is to a reflection: nothing; of its peak; usable and of its ring; of the peak but bad; of the peak but nearer to another.
-_NOTHING, _IN_PEAK, _IN_RING, _BAD, _OF_OTHERS = np.uint8(0), np.uint8(1), np.uint8(2), np.uint8(4), np.uint8(8)
-
-#: Pixels that are handled together.
-_VECTOR = 8
 
 
 class Outcome(IntEnum):
@@ -245,7 +251,7 @@ def _integrate(
     neighbours = np.empty(16, dtype=np.int64)
     # A rectangle around each reflection; its rows are whole vectors, which spares the compiler what is left over.
     n_rows = int(np.ceil(2.0 * outer)) + 1
-    n_columns = -(-n_rows // _VECTOR) * _VECTOR
+    n_columns = -(-n_rows // VECTOR) * VECTOR
     column_of, row_of = np.empty(n_rows * n_columns), np.empty(n_rows * n_columns)
     for k in range(column_of.size):
         column_of[k], row_of[k] = k % n_columns, k // n_columns
@@ -265,13 +271,13 @@ def _integrate(
         )
         if position + 1 < n:
             j = order[position + 1]
-            n_touched += _touched(data, good, fs[j], ss[j], outer)
+            n_touched += touched(data, good, fs[j], ss[j], outer)
         limit = max_adu[panel[i]]
         top = min(highest, limit) if mask_saturated else highest
         first_row, first_column = int(np.floor(ss[i] - outer)), int(np.floor(fs[i] - outer))
         x, y = first_column + 0.5 - fs[i], first_row + 0.5 - ss[i]
-        _cut_out(data, good, bounds[panel[i]], first_row, first_column, n_rows, n_columns, values, is_good)
-        _find_regions(
+        cut_out(data, good, bounds[panel[i]], first_row, first_column, n_rows, n_columns, values, is_good)
+        find_regions(
             values,
             is_good,
             lowest,
@@ -286,14 +292,14 @@ def _integrate(
             region,
         )
         if n_neighbours > 0:
-            _give_to_others(region, x, column_of, y, row_of, fs, ss, i, neighbours[:n_neighbours], inner * inner)
+            give_to_others(region, x, column_of, y, row_of, fs, ss, i, neighbours[:n_neighbours], inner * inner)
         total, n_peak, maximum, whole = 0.0, 0, -np.inf, True
         peak_x, peak_y = 0.0, 0.0
         pixels = peak_pixels[i]
-        for k in range(_positions(region, _IN_PEAK | _BAD | _OF_OTHERS, positions)):
+        for k in range(positions_of(region, IN_PEAK | BAD | OF_OTHERS, positions)):
             at = positions[k]
-            if region[at] != _IN_PEAK:
-                whole = whole and region[at] == _OF_OTHERS
+            if region[at] != IN_PEAK:
+                whole = whole and region[at] == OF_OTHERS
                 continue
             value = values[at]
             pixels[k] = value
@@ -304,7 +310,7 @@ def _integrate(
             maximum = max(maximum, value)
         if n_peak > 0:
             results[2, i] = maximum
-        n_ring = _positions(region, _IN_RING, positions)
+        n_ring = positions_of(region, IN_RING, positions)
         if n_ring < MIN_PIXELS:
             continue
         for k in range(n_ring):
@@ -331,85 +337,6 @@ def _integrate(
             spread = n_peak + quadratic_form(covariance, float(n_peak), peak_x, peak_y)
             results[1, i] = np.sqrt(gain * max(intensity, 0.0) + variance * spread)
     return results, outcome, planes, covariances, variances, peak_pixels, n_touched
-
-
-@njit(cache=True, nogil=True)
-def _cut_out(data, good, bounds, first_row, first_column, n_rows, n_columns, values, is_good):
-    """Pixels of a rectangle, row after row, and whether they are good; those off the panel are not."""
-    inside = bounds[0] <= first_row and first_row + n_rows <= bounds[1]
-    inside = inside and bounds[2] <= first_column and first_column + n_columns <= bounds[3]
-    if inside:
-        for row in range(n_rows):
-            for column in range(0, n_columns, _VECTOR):
-                at, to = first_column + column, row * n_columns + column
-                pixels, of_mask = data[first_row + row, at : at + _VECTOR], good[first_row + row, at : at + _VECTOR]
-                some_values, some_good = values[to : to + _VECTOR], is_good[to : to + _VECTOR]
-                for i in range(_VECTOR):
-                    some_values[i] = pixels[i]
-                for i in range(_VECTOR):
-                    some_good[i] = of_mask[i]
-        return
-    for row in range(n_rows):
-        for column in range(n_columns):
-            at_row, at_column, to = first_row + row, first_column + column, row * n_columns + column
-            on_panel = bounds[0] <= at_row < bounds[1] and bounds[2] <= at_column < bounds[3]
-            values[to] = data[at_row, at_column] if on_panel else np.nan
-            is_good[to] = good[at_row, at_column] if on_panel else False
-
-
-@njit(cache=True, nogil=True)
-def _find_regions(values, is_good, lowest, top, x, column_of, y, row_of, peak2, middle2, outer2, region):
-    """What each pixel is to a reflection; `x` and `y` are the first one's, from the reflection."""
-    for k in range(region.size):
-        squared = (x + column_of[k]) ** 2 + (y + row_of[k]) ** 2
-        usable = (values[k] >= lowest) & (values[k] <= top) & is_good[k]
-        in_peak = squared <= peak2
-        in_ring = (squared >= middle2) & (squared <= outer2) & (squared > peak2) & usable
-        of_peak = _IN_PEAK if usable else _BAD
-        region[k] = of_peak if in_peak else (_IN_RING if in_ring else _NOTHING)
-
-
-@njit(cache=True, nogil=True)
-def _give_to_others(region, x, column_of, y, row_of, fs, ss, i, neighbours, inner2):
-    """Change the region of pixels in others' peaks: of the peak those that are nearer to the other, of the ring all."""
-    for k in range(region.size):
-        if region[k] == _NOTHING:
-            continue
-        at_x, at_y = x + column_of[k], y + row_of[k]
-        for j in neighbours:
-            other = (at_y + (ss[i] - ss[j])) ** 2 + (at_x + (fs[i] - fs[j])) ** 2
-            if other > inner2:
-                continue
-            if region[k] == _IN_RING:
-                region[k] = _NOTHING
-                break
-            if other < at_x * at_x + at_y * at_y:
-                region[k] = _OF_OTHERS
-                break
-
-
-@njit(cache=True, nogil=True)
-def _positions(region, wanted, positions):
-    """Positions of the pixels of the wanted regions, and their number."""
-    n = 0
-    for k in range(region.size):
-        positions[n] = k
-        n += (region[k] & wanted) != 0
-    return n
-
-
-@njit(cache=True, nogil=True)
-def _touched(data, good, fs, ss, reach):
-    """Look once at each row of a reflection's surroundings, so that the memory sends them all while the reflection before is summed.
-
-    Waiting for one row after the other takes a fifth of the whole time. The number that comes back keeps the compiler from leaving it out.
-    """
-    last = data.shape[1] - 1
-    left, right = min(max(int(fs - reach), 0), last), min(max(int(fs + reach), 0), last)
-    n = 0
-    for row in range(max(int(ss - reach), 0), min(int(ss + reach) + 1, data.shape[0])):
-        n += (data[row, left] > 0) + (data[row, right] > 0) + good[row, left]
-    return n
 
 
 @njit(cache=True, nogil=True)
