@@ -16,6 +16,7 @@ from pathlib import Path
 #: Seconds that a program has after its own stop signal, and after SIGTERM, until the next signal follows.
 PATIENCE = 10.0
 _SHARED_MEMORY = Path("/dev/shm")
+_PROCESSES = Path("/proc")
 
 
 def members(session):
@@ -29,12 +30,19 @@ def members(session):
     Returns
     -------
     list of int
+        Where the system does not list its processes: the negative number of the program's group, which stands for all of it.
     """
+    if not _PROCESSES.joinpath("self/stat").exists():
+        try:
+            os.kill(-session, 0)
+        except (ProcessLookupError, PermissionError):
+            return []
+        return [-session]
     found = []
-    for entry in os.listdir("/proc") if os.path.exists("/proc/self/stat") else []:
+    for entry in os.listdir(_PROCESSES):
         if entry.isdecimal():
             try:
-                state, _, _, of_session = Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()[:4]
+                state, _, _, of_session = (_PROCESSES / entry / "stat").read_text().rpartition(")")[2].split()[:4]
             except OSError:
                 continue
             if int(of_session) == session and state != "Z":
@@ -57,7 +65,7 @@ def end_session(leader, stop_signal, reap=lambda: None, patience=PATIENCE):
         Seconds to wait after each signal.
     """
     for signum, everyone in ((stop_signal, False), (signal.SIGTERM, True), (signal.SIGKILL, True)):
-        told = [process for process in members(leader) if everyone or process == leader]
+        told = [process for process in members(leader) if everyone or abs(process) == leader]
         if not told:
             continue
         for process in told:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sfxflow.programs import ending
 from sfxflow.programs.running import ProgramError, require_program, run_program, with_last_lines
 
 SOURCE = Path(__file__).parents[3] / "src"
@@ -135,6 +136,13 @@ def test_time_limit_ends_everything_that_the_program_started(tmp_path):
     assert not is_running(number_in(tmp_path / "child"))
 
 
+def test_a_system_that_does_not_list_its_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(ending, "_PROCESSES", tmp_path / "nothing")
+    with pytest.raises(ProgramError, match="did not end"):
+        shell(tmp_path, "sleep 100 & echo $! >child; wait", time_limit=0.5, patience=0.3)
+    assert not is_running(number_in(tmp_path / "child"))
+
+
 def test_the_stop_signal_comes_first(tmp_path):
     script = "trap 'echo in order; exit 7' USR1; while :; do sleep 0.05; done"
     with pytest.raises(ProgramError, match="in order"):
@@ -161,6 +169,7 @@ def test_shared_memory_of_the_program_is_removed_and_no_other(tmp_path):
 
 RUNNER = """
 import sys
+from sfxflow.programs import ending
 from sfxflow.programs.running import run_program
 script = "echo $$ >number; echo $$ >/dev/shm/sfxflow-test.$$; trap '' TERM; sleep 100 & echo $! >child; wait; wait; sleep 100"
 run_program(["sh", "-c", script], directory="work", log="log", patience=0.5, temporary=True)
