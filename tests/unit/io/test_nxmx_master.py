@@ -165,6 +165,17 @@ def test_bad_pixels_that_differ_from_frame_to_frame_are_copied_with_a_mark(tmp_p
     assert (pixels == BAD_VALUE).sum() == 2
 
 
+def test_an_nxmx_file_goes_the_same_way(tmp_path):
+    """Its modules, mask and wavelengths are read as those of any geometry: here of a virtual data set."""
+    data = RNG.integers(0, 900, (4, 2, ROWS, COLUMNS)).astype(np.uint16)
+    with open_frames(write(tmp_path / "a.h5", data), read(ENERGY + CLEN + STACK)) as frames:
+        check(tmp_path / "m", frames, range(4))
+    master = tmp_path / "m" / FRAMES
+    with open_frames(str(master), detector_from_nexus(master)) as frames:
+        pixels = check(tmp_path / "again", frames, [1, 2])
+    np.testing.assert_array_equal(pixels, data.reshape(4, 2 * ROWS, COLUMNS)[1:3])
+
+
 def test_images_are_copied(tmp_path):
     for number in range(2):
         np.save(tmp_path / f"i{number}.npy", RNG.integers(0, 99, (ROWS, COLUMNS)).astype(np.int32))
