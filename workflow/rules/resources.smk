@@ -6,13 +6,22 @@ Needs    every other rule file, included before
 Provides resources of their rules; docs/clusters.md tells how they were measured
 """
 
+import inspect
+
 
 def doubled_each_attempt(first):
-    return lambda wildcards, attempt: first * 2 ** (attempt - 1)
+    """The amount of a first attempt, as it grows."""
+
+    def amount(wildcards, attempt):
+        return first * 2 ** (attempt - 1)
+
+    # Snakemake asks for the parameters with every job: a millisecond each where they are not written down.
+    amount.__signature__ = AMOUNT_OF_ATTEMPT
+    return amount
 
 
 def as_asked(resource):
-    """What another resource of the same job comes to."""
+    """What another resource of the same job comes to, as an expression of the rule or of --set-resources has it."""
 
     def amount(wildcards, input, attempt, threads, rulename, async_run):
         asked = {"input": input, "attempt": attempt, "threads": threads, "rulename": rulename, "async_run": async_run}
@@ -21,11 +30,15 @@ def as_asked(resource):
     return amount
 
 
+AMOUNT_OF_ATTEMPT = inspect.signature(lambda wildcards, attempt: None)
+NAMES_OF_HTCONDOR = {"mem_mb": "htcondor_request_mem_mb", "disk_mb": "htcondor_request_disk_mb"}
+
 for stage in workflow.rules:
-    for name in ("mem_mb", "runtime"):
-        # An expression, of a rule or of --set-resources, says itself what an attempt changes.
-        if name in stage.resources and not stage.resources[name].is_evaluable():
-            stage.resources[name] = doubled_each_attempt(stage.resources[name].value)
-    for name, of_htcondor in (("mem_mb", "htcondor_request_mem_mb"), ("disk_mb", "htcondor_request_disk_mb")):
-        if name in stage.resources and of_htcondor not in stage.resources:
-            stage.resources[of_htcondor] = as_asked(stage.resources[name])
+    asked = stage.resources
+    for name, of_htcondor in NAMES_OF_HTCONDOR.items():
+        if name in asked and of_htcondor not in asked:
+            asked[of_htcondor] = as_asked(asked[name]) if asked[name].is_evaluable() else asked[name].value
+    for name in ("mem_mb", "runtime", "htcondor_request_mem_mb"):
+        # An expression says itself what an attempt changes.
+        if name in asked and not asked[name].is_evaluable():
+            asked[name] = doubled_each_attempt(asked[name].value)
