@@ -17,6 +17,8 @@ def test_results_are_those_of_the_local_run(work_on_slurm, local_run):
 
 
 def test_slurm_ran_the_jobs(slurm, work_on_slurm):
+    """Three stages of each chunk in one job, with the time of all three; ambiguity, merging, export."""
     jobs = [job for job in slurm.finished_jobs() if job.get("WorkDir") == str(work_on_slurm.folder)]
     assert {(job["JobState"], job["ExitCode"]) for job in jobs} == {("COMPLETED", "0:0")}
-    assert len(jobs) == 9
+    limits = sorted(job["TimeLimit"] for job in jobs)
+    assert limits == sorted(["30"] * 5 + ["60", "120", "60"])
