@@ -42,8 +42,8 @@ def all_processes():
 
 
 def processes_of(folder):
-    """Ids of the processes whose environment names a folder."""
-    mark = str(folder).encode()
+    """Ids of the processes whose environment names a file in a folder."""
+    mark = f"{folder}/".encode()
     return [pid for pid in all_processes() if mark in environment_of(pid)]
 
 
