@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from observation_simulator import CELL, SPACE_GROUP, simulate
+from observation_simulator import CELL, SPACE_GROUP, simulate, true_on_scale
 
 from sfxflow.merging.merge import Parts, merge_observations
 from sfxflow.settings import Merging
@@ -101,3 +101,22 @@ def test_a_half_set_that_is_too_small_tells_what_it_took():
     for half in np.flatnonzero(counts < 5):
         assert f"{counts[half]} crystals are fewer than the 5" in result.summary[f"fallback_half{half + 1}"]
     assert (counts < 5).any()
+
+
+def test_single_low_measurements_are_as_uncertain_as_the_intensity_in_all_data_makes_them():
+    """Edges of spheres; with the half set's own intensities chi squared of the weakest third is 1.4 to 1.7."""
+    deviations, merged = [], []
+    for seed in (81, 82):
+        simulated = simulate(150, seed=seed, profile="sphere", d_min=2.2)
+        table = merge_observations(
+            simulated.crystals, simulated.reflections, CELL, GROUP, Merging(independent_halves=True)
+        ).reflections
+        hkl = np.stack([table[name] for name in "hkl"], axis=1)
+        true = true_on_scale(hkl, np.where(table["n"] > 0, table["I"], 0.0), table["sigI"], simulated)
+        for half in ("half1", "half2"):
+            once = table[f"n_{half}"] == 1
+            deviations.append(((table[f"I_{half}"] - true) / table[f"sigI_{half}"])[once])
+            merged.append(table[f"I_{half}"][once])
+    squares, merged = np.concatenate(deviations) ** 2, np.concatenate(merged)
+    assert len(squares) > 3000
+    assert 0.8 < np.mean(squares[merged < np.quantile(merged, 1 / 3)]) < 1.25

@@ -5,6 +5,7 @@ import pytest
 from observation_simulator import CELL, SPACE_GROUP, simulate, true_on_scale
 from test_kernels import predicted
 
+from sfxflow.cell import inverse_resolution
 from sfxflow.merging import recorded_once
 from sfxflow.merging.cycles import Run
 from sfxflow.merging.merge import merge_observations
@@ -126,3 +127,29 @@ def test_uncertainties_of_reflections_recorded_once_are_those_of_their_errors(pr
     assert len(squares) > 1000
     assert 0.8 < np.mean(squares) < 1.3
     assert np.mean(squares[merged < np.quantile(merged, 1 / 3)]) < 1.4
+
+
+def test_a_strong_reflection_recorded_once_is_no_outlier():
+    """Ten times the mean intensity: rare under Wilson's distribution, but not as rare as ten standard deviations."""
+    simulated = simulate(60, seed=20)
+    tables = simulated.crystals, simulated.reflections
+    settings = Merging(min_measurements=1, keep_unrecorded=False)
+    before = merge_observations(*tables, CELL, GROUP, settings).reflections
+    q = inverse_resolution(np.stack([before[name] for name in "hkl"], axis=1), CELL)
+    chosen = np.flatnonzero((before["n"] == 1) & (before["n_measured"] == 1) & (before["I"] > 7 * before["sigI"]))[:5]
+    usual = [before["I"][np.argsort(np.abs(q - q[i]))[:100]].mean() for i in chosen]
+    changed = {name: values.copy() for name, values in simulated.reflections.items()}
+    indices = np.abs(np.stack([changed[name] for name in "hkl"], axis=1).astype(int))
+    indices[:, :2] = np.sort(indices[:, :2], axis=1)
+    factors = []
+    for i, mean in zip(chosen, usual, strict=True):
+        hkl = np.abs([int(before[name][i]) for name in "hkl"])
+        own = np.all(indices == [*np.sort(hkl[:2]), hkl[2]], axis=1)
+        factors.append(10 * mean / before["I"][i])
+        changed["I"][own] *= factors[-1]
+    after = merge_observations(simulated.crystals, changed, CELL, GROUP, settings).reflections
+    keys = list(zip(*(after[name].tolist() for name in "hkl"), strict=True))
+    for i, factor in zip(chosen, factors, strict=True):
+        row = keys.index(tuple(int(before[name][i]) for name in "hkl"))
+        assert after["n"][row] == 1
+        assert after["I"][row] == pytest.approx(factor * before["I"][i], rel=0.1)
