@@ -172,8 +172,8 @@ def test_restart_of_the_pool_in_the_middle(pool, partly_done, local_run):
 
 
 def test_killed_snakemake_is_started_again(pool, partly_done, local_run):
-    """Its jobs go on; the new one submits them again, and neither spoils what the other writes."""
-    work = partly_done()
+    """Its job goes on; the new one submits it again, and neither spoils what the other writes. Here both chunks are one job."""
+    work = partly_done("--cores", "4", "--group-components", "chunk=2", "--")
     process = work.start(*TARGETS)
     job = faults.wait_for_running_job(pool, work, process)
     process.send_signal(signal.SIGKILL)
@@ -185,5 +185,8 @@ def test_killed_snakemake_is_started_again(pool, partly_done, local_run):
     work.snakemake(*TARGETS)
     assert_same_results(work, local_run)
     records = [other for other in pool.history() if other["Iwd"] == str(work.folder)]
-    assert len([other for other in records if faults.chunk_of(other) == faults.chunk_of(job)]) == 2
+    of_chunks = [other for other in records if faults.chunk_of(other)]
+    assert len(of_chunks) == 2
+    # One chunk after the other, since no job asks for more than four cores.
+    assert {(other["RequestCpus"], other["RequestMemory"]) for other in of_chunks} == {(4, 4000)}
     assert {other["ExitCode"] for other in records} == {0}
