@@ -173,7 +173,7 @@ def test_restart_of_the_pool_in_the_middle(pool, partly_done, local_run):
 
 def test_killed_snakemake_is_started_again(pool, partly_done, local_run):
     """Its job goes on; the new one submits it again, and neither spoils what the other writes. Here both chunks are one job."""
-    work = partly_done("--cores", "4", "--group-components", "chunk=2", "--")
+    work = partly_done("--group-components", "chunk=2", "--cores", "4")
     process = work.start(*TARGETS)
     job = faults.wait_for_running_job(pool, work, process)
     process.send_signal(signal.SIGKILL)
