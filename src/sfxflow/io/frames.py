@@ -444,7 +444,6 @@ class ImageFrame:
 
     def planes(self, i):
         """None: not an HDF5 file."""
-        return None
 
     def announce(self, i):
         """The frame is in memory."""
