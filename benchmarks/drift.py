@@ -1,7 +1,7 @@
 """How far hit rate, index rate and CC1/2 of pinned frames move: by themselves, by what does not matter, and by what has gone wrong.
 
 100 simulated frames, three quarters of them hits, through the built-in engine and merger. The tolerances of the config's section `lock` are
-to lie between the first two and the last. With --seed N another experiment; the tolerances were chosen with --seed 1.
+to lie between what does not matter and what has gone wrong. With --seed N another experiment.
 """
 
 import contextlib
@@ -31,7 +31,8 @@ CHANGES = (
     ("radii of integration 3, 5, 7", {"integration": {"middle_radius": 5, "outer_radius": 7}}, None, 2, False),
     ("min_snr 5 in place of 4", {"peaks": {"min_snr": 5}}, None, 2, None),
     ("peaks of 40 sigma and more only", {"peaks": {"min_snr": 40}}, None, 2, True),
-    ("camera length 2 % too long", {}, 1.02, 2, True),
+    ("camera length 2 % too long", {}, 1.02, 2, None),
+    ("camera length 5 % too long", {}, 1.05, 2, True),
     ("significance that no lattice has", {"indexing": {"max_log10_p": -1e6}}, None, 2, True),
     ("no partiality model", {"merging": {"partiality": "unity"}}, None, 2, None),
 )
