@@ -3,7 +3,9 @@
 import csv
 import itertools
 import json
+import os
 import shutil
+import signal
 import subprocess
 
 import gemmi
@@ -33,6 +35,19 @@ pytestmark = [
 
 #: Of the simulated frames: 46 hits and 4 blanks; of the real ones: 8 that diffract and 2 blanks.
 SIMULATED, REAL = "run1_01.h5", "thaumatin_i24.h5"
+#: Seconds: some minutes of computing, on a machine that does other things too.
+_PATIENCE = 1800
+
+
+def run_workflow(work, *targets):
+    """Run the workflow, which takes longer here than any other command of a test."""
+    process = work.start(*work.workflow, *targets)
+    try:
+        text, _ = process.communicate(timeout=_PATIENCE)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert process.returncode == 0, text
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +74,9 @@ def processed(shared_data, init_folder):
         "n_frames": "10",
     }
     runs.write_text(runs.read_text().rstrip("\n") + "\n" + "\t".join(values[name] for name in columns) + "\n")
-    # A few at a time: what a single command of a test may take is limited.
-    for run, n_chunks in (("thau", 1), ("run1_01", 5)):
-        for chunk in range(n_chunks):
-            work.snakemake(f"results/dials/runs/{run}/{chunk:04d}.integrated.h5")
-        work.snakemake(f"results/dials/runs/{run}/frames.tsv")
-    work.snakemake(
+    run_workflow(
+        work,
+        *(f"results/dials/runs/{run}/frames.tsv" for run in ("thau", "run1_01")),
         "results/dials/merged/builtin/thaumatin/merged.mtz",
         *(f"results/dials/merged/{m}/lyso/figures_of_merit.json" for m in config["mergers"]),
     )
@@ -122,7 +134,7 @@ def test_simulated_frames_are_all_indexed_and_merged(processed):
         Status.failed: 0, Status.blank: 4, Status.hit: 0, Status.indexed: 46,
     }  # fmt: skip
     figures = json.loads(processed.result("dials/merged/builtin/lyso/figures_of_merit.json").read_text())["overall"]
-    assert figures["reference_cc"] > 0.8
+    assert figures["reference_cc"] > 0.95
     assert processed.result("dials/merged/dials_scale/lyso/merged.h5")
 
 
