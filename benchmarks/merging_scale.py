@@ -212,7 +212,7 @@ def _rows(one):
             one["seconds"],
             "s CPU",
             None,
-            f"{one['n_fits']} fits of all, {clock}",
+            f"{one['n_fits']} cycles over all, {clock}",
         ),
         Row(f"scaling and merging, {million}, speed", "", one["n"] / one["seconds"] / 1e6, "M/s", None, "of one core"),
         Row(
