@@ -79,7 +79,8 @@ def rows(**wanted):
 def test_table(work):
     assert compare() == 0
     with h5py.File(MERGED.format("crystfel", "partialator")) as handle:
-        n = len(handle["merged/I"])
+        # Reflections that were never well recorded (n = 0) are no measurements to judge.
+        n = np.count_nonzero(handle["merged/n"][()] > 0)
     overall = rows(shell="overall", beside="")
     assert [(r["engine"], r["merger"], r["reflections"]) for r in overall] == [
         ("builtin", "builtin", "all"), ("builtin", "builtin", "common"),
