@@ -1,6 +1,5 @@
 """What the mergers of CrystFEL share: from a stream and the program's reflection lists to a merged file of sfxflow."""
 
-import json
 import sys
 from typing import NamedTuple
 
@@ -299,4 +298,4 @@ def prepared(args, stage):
 def settings_of(stage, settings, integration):
     """What the merged file says of its settings."""
     polarisation = {name: getattr(integration, name) for name in ("polarisation_fraction", "polarisation_angle")}
-    return json.loads(json.dumps({stage: vars(settings), "integration": polarisation}))
+    return {stage: dict(vars(settings)), "integration": polarisation}

@@ -54,7 +54,7 @@ def run(args):
             lists = crystfel_merging.written_lists("partialator", paths, name)
             with open(directory / _UNMERGED, "rb") as handle:
                 notes = crystfel_merging.noted("partialator", crystals, partialator_crystals(handle))
-    rows = crystfel_merging.crystal_columns(crystals, notes, "not read by partialator (min_res)")
+    rows = crystfel_merging.crystal_columns(crystals, notes, "not read by partialator (min_res, or no profile radius)")
     about = f"CrystFEL {program.version} partialator"
     crystfel_merging.write(
         args, cell, group, crystals, lists, rows, settings.model, about, chosen,
