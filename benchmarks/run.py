@@ -45,6 +45,7 @@ BENCHMARKS = {
     "merging": "Speed of merging",
     "merging_scale": "Merging of many observations",
     "splits": "Differences of groups and of Friedel mates",
+    "resources": "What the workflow's jobs take of a machine",
     "drift": "Drift guard: what moves the figures of pinned frames",
 }
 
