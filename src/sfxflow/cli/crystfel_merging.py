@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sfxflow.cell import inverse_resolution
 from sfxflow.cli import crystfel_job, options
 from sfxflow.errors import InputError
 from sfxflow.io.assignment import read_assignment
@@ -13,15 +12,12 @@ from sfxflow.io.files import provenance_json
 from sfxflow.io.hkl import read_hkl
 from sfxflow.io.merged import write_merged
 from sfxflow.io.table import open_chunk, read_rows
-from sfxflow.merging.observations import ccp4_asymmetric_unit
+from sfxflow.merging.from_lists import merged_columns
 from sfxflow.point_group import point_group_name
 from sfxflow.programs.crystfel_mergers import notes_of_crystals
 from sfxflow.programs.running import ProgramError
-from sfxflow.symmetry import reflection_key
 from sfxflow.units import wavelength
 
-_COLUMNS = ("I", "sigI", "n")
-_WRITTEN = ("h", "k", "l", *(f"{name}{part}" for part in ("", "_half1", "_half2") for name in _COLUMNS))
 #: Half sets: name in the merged file to the ending of the program's file.
 ENDINGS = {"": "", "_half1": "1", "_half2": "2"}
 
@@ -130,60 +126,6 @@ def written_lists(program, paths, point_group):
         if lists[name].point_group != point_group:
             raise ProgramError(f"{what} is merged in point group {lists[name].point_group}, not in {point_group}")
     return lists
-
-
-def merged_columns(lists, group, cell, d_min):
-    """Columns of the merged file from reflection lists, and counts of what was left out.
-
-    Parameters
-    ----------
-    lists : dict of sfxflow.io.hkl.ReflectionList
-        Under '', '_half1', '_half2'; may lack any.
-    group : gemmi.SpaceGroup
-    cell : sequence of float
-        a b c alpha beta gamma.
-    d_min : float or None
-
-    Returns
-    -------
-    columns : dict of ndarray
-        As `sfxflow.io.merged.MERGED`: one row for each reflection of the whole list, NaN and 0 where a half set lacks it.
-    left_out : dict
-        n_absent and absent_mean_i_over_sigma (of merged reflections that the space group makes absent), n_beyond_d_min.
-    """
-    keys, values = {}, {}
-    for name, contents in lists.items():
-        hkl, _ = ccp4_asymmetric_unit(contents.hkl, group)
-        keys[name] = reflection_key(hkl)
-        values[name] = hkl, contents
-    hkl, whole = values.get("", (np.zeros((0, 3), np.int32), None))
-    if whole is None:
-        return {name: np.zeros(0, np.int32 if name[0] in "hkln" else np.float64) for name in _WRITTEN}, {}
-    absent = np.asarray(group.operations().systematic_absences(hkl), bool)
-    beyond = np.zeros(len(hkl), bool) if d_min is None else inverse_resolution(hkl, cell) > 1.0 / d_min
-    use = ~absent & ~beyond & np.isfinite(whole.I) & (whole.sigI > 0)
-    order = np.flatnonzero(use)[np.argsort(keys[""][use], kind="stable")]
-    columns = {name: hkl[order, i] for i, name in enumerate("hkl")}
-    for name in ("", "_half1", "_half2"):
-        if name not in keys:
-            columns |= {f"I{name}": np.full(len(order), np.nan), f"sigI{name}": np.full(len(order), np.nan)}
-            columns[f"n{name}"] = np.zeros(len(order), np.int32)
-            continue
-        contents = values[name][1]
-        by_key = np.argsort(keys[name])
-        place = np.minimum(np.searchsorted(keys[name][by_key], keys[""][order]), len(by_key) - 1)
-        row = by_key[place]
-        there = keys[name][row] == keys[""][order]
-        for column in ("I", "sigI"):
-            columns[f"{column}{name}"] = np.where(there, getattr(contents, column)[row], np.nan)
-        columns[f"n{name}"] = np.where(there, contents.n[row], 0).astype(np.int32)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = whole.I / whole.sigI
-    return columns, {
-        "n_absent": int(absent.sum()),
-        "absent_mean_i_over_sigma": float(np.nanmean(ratio[absent])) if absent.any() else float("nan"),
-        "n_beyond_d_min": int(beyond.sum()),
-    }
 
 
 def crystal_columns(crystals, notes, not_mentioned):
