@@ -9,11 +9,9 @@ from pathlib import Path
 
 from htcondor_pool import free_port
 from processes import end_guard, start_guard
+from tools import SLURM_CONFIGURATION, SLURM_MARK
 
 HERE = Path(__file__).parent
-
-#: Snakemake's plug-in removes SLURM_CONF from the environment of jobs, whose programs then look here.
-CONFIGURATION = Path("/etc/slurm/slurm.conf")
 
 
 class Slurm:
@@ -44,10 +42,11 @@ class Slurm:
         text = (HERE / "slurm.conf.in").read_text()
         for name, value in self.values.items():
             text = text.replace(f"@{name}@", str(value))
+        assert SLURM_MARK in text
         (self.folder / "slurm.conf").write_text(text)
-        CONFIGURATION.parent.mkdir(parents=True, exist_ok=True)
-        CONFIGURATION.unlink(missing_ok=True)
-        CONFIGURATION.symlink_to(self.folder / "slurm.conf")
+        SLURM_CONFIGURATION.parent.mkdir(parents=True, exist_ok=True)
+        SLURM_CONFIGURATION.unlink(missing_ok=True)
+        SLURM_CONFIGURATION.symlink_to(self.folder / "slurm.conf")
         key = self.folder / "munge.key"
         key.touch(mode=0o400)
         key.write_bytes(secrets.token_bytes(1024))
@@ -73,8 +72,8 @@ class Slurm:
         """End every process of the cluster and of its jobs, and take the link to its configuration away."""
         if self._guard:
             end_guard(self._guard)
-        if CONFIGURATION.is_symlink() and CONFIGURATION.readlink() == self.folder / "slurm.conf":
-            CONFIGURATION.unlink()
+        if SLURM_CONFIGURATION.is_symlink() and SLURM_CONFIGURATION.readlink() == self.folder / "slurm.conf":
+            SLURM_CONFIGURATION.unlink()
 
     def _call(self, *argv):
         # A file, not a pipe: the daemons keep open what they were started with.

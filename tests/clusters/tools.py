@@ -7,6 +7,7 @@ loader and the libraries beside it, so nothing of the machine is changed and no 
 place afterwards: a folder of them cannot be moved. `python tests/clusters/tools.py` gets everything and says where it is.
 """
 
+import fcntl
 import os
 import re
 import shutil
@@ -65,6 +66,10 @@ APPTAINER = {
 }
 
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
+#: Snakemake's plug-in removes SLURM_CONF from the environment of jobs, whose programs then look here.
+SLURM_CONFIGURATION = Path("/etc/slurm/slurm.conf")
+#: What tells the tests' configuration from a real one.
+SLURM_MARK = "ClusterName=sfxflow-tests"
 SLURM_PACKAGES = ["slurmctld", "slurmd", "slurm-client", "munge"]
 
 
@@ -123,9 +128,8 @@ def slurm():
     """
     if os.getuid() != 0:
         raise Missing("Slurm's daemons are started by root only")
-    real = Path("/etc/slurm/slurm.conf")
-    if real.exists() and not real.is_symlink():
-        raise Missing(f"{real} is there: this machine is part of a Slurm cluster")
+    if SLURM_CONFIGURATION.exists() and SLURM_MARK not in SLURM_CONFIGURATION.read_text():
+        raise Missing(f"{SLURM_CONFIGURATION} is there: this machine is part of a Slurm cluster")
     programs = ("slurmctld", "slurmd", "sbatch", "munged")
     if all(shutil.which(program) for program in programs):
         return
@@ -180,8 +184,18 @@ def _works(prefix, asked):
 def _unpacked(name, tool):
     """Folder of a tool, filled if it is not."""
     prefix = folder_of_tools() / name
-    if _works(prefix, tool["asked"]):
-        return prefix
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    with prefix.with_name(f"{name}.lock").open("w") as lock:
+        # Tests that are started at the same time share the folder.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _works(prefix, tool["asked"]):
+            _unpack(prefix, tool)
+    return prefix
+
+
+def _unpack(prefix, tool):
+    """Fill the folder of a tool."""
+    name = prefix.name
     _require_debian()
     print(f"getting {name} of Debian {tool['suite']} into {prefix}", flush=True)
     packages, apt = prefix.with_name(f"{name}.packages"), prefix.with_name(f"{name}.apt")
@@ -200,7 +214,6 @@ def _unpacked(name, tool):
         shutil.rmtree(folder, ignore_errors=True)
     if not _works(prefix, tool["asked"]):
         raise Missing(f"{name} was unpacked into {prefix} but does not run")
-    return prefix
 
 
 def _apt_of_its_own(folder, suite):
