@@ -1,7 +1,8 @@
 """Stand-ins for DIALS' programs: they do what their name says as simply as can be, or fail in a way that the test asks for.
 
 STAND_IN in the environment says how: 'NAME nothing' ends with status 0 without a file, 'NAME hang' never ends, 'NAME bad N' fails if frame N
-of the run is among the experiments, 'NAME fail' always fails, 'dials.ssx_index none' indexes nothing.
+of the run is among the experiments, 'NAME fail' always fails, 'dials.ssx_index none' indexes nothing,
+'dials.ssx_integrate none' integrates nothing.
 """
 
 import json
@@ -87,6 +88,8 @@ def ssx_index(how):
 
 def ssx_integrate(how):
     experiments, models = read_expt("indexed.expt")
+    if how:
+        experiments, models = [], models | {"experiment": []}
     json.dump([one.wavelength for one in experiments], open("wavelengths.json", "w"))
     write_expt("integrated_1.expt", models)
     n = len(experiments)

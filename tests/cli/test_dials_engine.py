@@ -116,6 +116,15 @@ def test_zero_lattices_are_a_valid_file(demo, programs, first_peaks, tmp_path, c
     assert "0 indexed, 0 lattices" in capfd.readouterr().err
 
 
+def test_lattices_that_cannot_be_integrated(demo, programs, first_peaks, tmp_path):
+    programs("dials.ssx_integrate none")
+    assert indexing(demo, first_peaks, tmp_path / "i.h5") == 0
+    with open_chunk(tmp_path / "i.h5") as handle:
+        frames = read_rows(handle["frames"])
+    messages = {frames["message"][i] for i in np.flatnonzero(frames["status"] == Status.hit)}
+    assert messages == {"no reflection could be integrated"}
+
+
 def test_no_hit_at_all_runs_no_program(demo, programs, tmp_path):
     empty = demo.ok("peaks", None, tmp_path / "none.h5", "--count", N, "--settings", '{"min_peaks": 1000}')
     programs("dials.ssx_index fail")

@@ -181,7 +181,14 @@ class _Job:
             return found | {number: [] for number in presented.numbers}
         restore_beams(directory / f"{_INDEXED}.expt", directory)
         self.programs.run(directory, integrate, "integrated_*.expt", "integrated_*.refl")
-        return found | self.lattices(directory, presented, f"{_INDEXED}", "integrated_*")
+        found |= self.lattices(directory, presented, _INDEXED, "integrated_*")
+        for experiment in experiments:
+            number = presented.numbers[experiment.index or 0]
+            if not found[number]:
+                # dials.ssx_integrate leaves out what it can't integrate.
+                nothing = np.zeros(0)
+                found[number] = [Lattice(experiment.reciprocal, nothing, nothing, np.nan, {"h": nothing})]
+        return found
 
     def process(self, directory, numbers):
         """Lattices of a part's frames by dials.stills_process."""
