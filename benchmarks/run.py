@@ -7,6 +7,7 @@ Where CrystFEL is installed, its programs run on the same input in the same run.
 chosen on.
 """
 
+import fcntl
 import json
 import os
 import platform
@@ -88,14 +89,41 @@ def measured(name, scratch):
     return {"seconds": time.perf_counter() - begin, "rows": json.loads(file.read_text())}
 
 
+def record(path, own_versions, name, found):
+    """Put what one benchmark found into the file and the page beside it, into what others may have written there meanwhile.
+
+    Parameters
+    ----------
+    path : Path
+        JSON; the page lies beside it.
+    own_versions : dict
+        As `versions` gives them.
+    name : str
+        The benchmark.
+    found : dict or None
+        What `measured` gives; after a failure the earlier figures go.
+    """
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        earlier = json.loads(path.read_text())["benchmarks"] if path.exists() else {}
+        results = {key: value for key, value in (earlier | {name: found}).items() if key in BENCHMARKS and value}
+        contents = {"benchmarks": results, "versions": own_versions}
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps(contents, indent=1) + "\n")
+        new.replace(path)
+        write_page(contents, BENCHMARKS, path.parent)
+    finally:
+        os.close(folder)
+
+
 def run(chosen):
     """Measure, print, write."""
     unknown = [name for name in chosen if name not in BENCHMARKS]
     if unknown:
         raise SystemExit(f"{', '.join(unknown)}: no such benchmark; there are {', '.join(BENCHMARKS)}")
-    results = json.loads(RESULTS.read_text()) if chosen and RESULTS.exists() else {"benchmarks": {}}
-    results["versions"] = versions()
-    print(", ".join(f"{name} {value}" for name, value in results["versions"].items()), flush=True)
+    own = versions()
+    print(", ".join(f"{name} {value}" for name, value in own.items()), flush=True)
     failed = []
     with tempfile.TemporaryDirectory() as scratch:
         for name in chosen or BENCHMARKS:
@@ -103,10 +131,7 @@ def run(chosen):
             found = measured(name, Path(scratch))
             if found is None:
                 failed.append(name)
-                continue
-            results["benchmarks"][name] = found
-            RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    write_page(results, BENCHMARKS, RESULTS.parent)
+            record(RESULTS, own, name, found)
     print(f"\nwritten: {RESULTS.relative_to(ROOT)}, docs/performance.md")
     if failed:
         raise SystemExit(f"failed, not in the page: {', '.join(failed)}")
