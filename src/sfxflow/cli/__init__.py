@@ -24,6 +24,7 @@ for _library in ("OMP", "OPENBLAS", "MKL"):
 COMMANDS = {
     "init": "look into the files and write a config that runs",
     "runs": "add runs to the table of runs",
+    "run": "run the workflow, on the first of several clusters that takes it",
     "simulate": "simulate frames with known truth",
     "peaks": "find peaks",
     "cell": "find the unit cell where none is known",
@@ -51,6 +52,7 @@ COMMANDS = {
     "report": "write the HTML report",
     "lock": "write down versions and parameters, and pin some frames",
     "check-lock": "run the pinned frames again and say what moved",
+    "pack": "pack packages and workflow for machines that see neither",
     "doctor": "what is installed, what works from here, what is missing",
 }
 
@@ -119,7 +121,10 @@ def main(argv=None):
             subparser.description = module.__doc__
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
-    args = parser.parse_args(argv)
+    args, rest = parser.parse_known_args(argv)
+    if rest and not hasattr(args, "rest"):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    args.rest = rest
     try:
         status = args.run(args) or 0
         if not status and (hasattr(args, "threads") or args.command == "stream"):
