@@ -4,6 +4,7 @@ import numpy as np
 
 from sfxflow.report import figures as draw
 from sfxflow.report.markup import NONE, count, element, fixed, is_number, joined, percent, table
+from sfxflow.report.parts import figure, figure_grid
 from sfxflow.statistics.twinning import twin_figures
 from sfxflow.symmetry import rotations, space_group
 
@@ -57,7 +58,7 @@ def ambiguity_part(dataset, anchor):
     counts = np.bincount(mode, minlength=len(attrs["operators"]))
     merged = np.bincount(mode[np.asarray(crystals["status"], object) == "merged"], minlength=len(attrs["operators"]))
     names = [str(name) for name in attrs["operator_names"]]
-    figure = None
+    margins = None
     if attrs["ambiguity_resolved"]:
         label = (
             f"Histogram of the margins of {len(margin)} crystals: median {np.median(margin) if len(margin) else 0:.3g}"
@@ -69,9 +70,8 @@ def ambiguity_part(dataset, anchor):
             "margin (log likelihood ratio)",
             logarithmic=True,
         )
-        if drawn:
-            caption = "How much more likely each crystal's way to index is than the second best."
-            figure = element("div", element("figure", drawn, element("figcaption", caption)), class_="figures")
+        caption = "How much more likely each crystal's way to index is than the second best."
+        margins = figure_grid([figure(drawn, caption)])
     return joined(
         [
             element("h3", "Indexing ambiguity"),
@@ -83,7 +83,7 @@ def ambiguity_part(dataset, anchor):
                 class_="numbers",
             ),
             _twinning(dataset),
-            figure,
+            margins,
         ]
     )
 

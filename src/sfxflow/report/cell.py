@@ -4,12 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sfxflow.report import figures as draw
 from sfxflow.report.contents import robust_spread
 from sfxflow.report.markup import NONE, count, element, fixed, joined, percent, table
+from sfxflow.report.parts import CELL_CONSTANTS, cell_histogram, figure, figure_grid, quiet, section
 from sfxflow.report.warnings import Warning_
-
-_NAMES = (("a", "Å"), ("b", "Å"), ("c", "Å"), ("α", "°"), ("β", "°"), ("γ", "°"))
 
 
 @dataclass(frozen=True)
@@ -45,9 +43,9 @@ def cell_section(cells):
     """
     if not cells:
         return None
-    return element(
-        "section",
-        element("h2", "Unit cells that were found", id="cells"),
+    return section(
+        "Unit cells that were found",
+        "cells",
         element(
             "p",
             "No cell was given for these datasets. A lattice was looked for on each hit for itself; cells on which frames agree were then "
@@ -55,7 +53,6 @@ def cell_section(cells):
             "stands in each dataset's section: the file may have been replaced by hand since.",
         ),
         [_of_dataset(found, f"cell{number}") for number, found in enumerate(cells)],
-        aria_labelledby="cells",
     )
 
 
@@ -113,17 +110,13 @@ def _histograms(form, anchor, number):
     if not len(values):
         return None
     plots = []
-    for column, (name, unit) in enumerate(_NAMES):
+    for column, (name, unit) in enumerate(CELL_CONSTANTS):
         found = form["cell"]["parameters"][column]
-        median, spread = robust_spread(values[:, column])
-        label = (
-            f"Histogram of {name} of {len(values)} frames: median {median:.3f} {unit}, found cell {found:.3f} {unit}"
-        )
-        svg = draw.histogram(f"{anchor}-{column}", label, values[:, column], f"{name} ({unit})", found)
-        if svg is not None:
-            caption = f"{name}: found {found:.3f} {unit}, spread {spread:.3f} {unit}."
-            plots.append(element("figure", svg, element("figcaption", caption)))
+        _, spread = robust_spread(values[:, column])
+        said = f", found cell {found:.3f} {unit}"
+        svg = cell_histogram(f"{anchor}-{column}", column, values[:, column], "frames", found, said)
+        plots.append(figure(svg, f"{name}: found {found:.3f} {unit}, spread {spread:.3f} {unit}."))
     caption = (
         f"Form {number}: cells of {count(len(values))} frames, each refined without symmetry. Dashed: the cell found."
     )
-    return joined([element("p", caption, class_="quiet"), element("div", plots, class_="figures") if plots else None])
+    return joined([quiet(caption), figure_grid(plots)])

@@ -4,6 +4,7 @@ import math
 
 from sfxflow.report import figures as draw
 from sfxflow.report.markup import NONE, count, element, fixed, is_number, joined, percent, share, table
+from sfxflow.report.parts import figure, figure_grid, section
 
 #: Columns of the tables of figures: words, name, how it is written.
 _FIGURES = (
@@ -38,9 +39,9 @@ def comparison_section(compared):
     """
     if not compared:
         return None
-    return element(
-        "section",
-        element("h2", "Engines and mergers side by side", id="comparison"),
+    return section(
+        "Engines and mergers side by side",
+        "comparison",
         element(
             "p",
             "Who keeps only the best measured reflections has the better figures. So each figure stands here twice: on the reflections "
@@ -48,7 +49,6 @@ def comparison_section(compared):
             "with its completeness, what one gets. All are in the same resolution shells.",
         ),
         [_dataset(dataset, number) for number, dataset in enumerate(compared["datasets"])],
-        aria_labelledby="comparison",
     )
 
 
@@ -116,12 +116,11 @@ def _drawings(dataset, number):
             svg = draw.compared_by_resolution(
                 f"c{number}{name}{which}", f"{words} by resolution, on {on}", limits, both[which], words, low, high
             )
-            pictures.append(_figure(svg, f"{words} on {on}."))
+            pictures.append(figure(svg, f"{words} on {on}."))
         if name == "cc_half":
             # Third in the row: how much of the data the second drawing is about.
             pictures.append(_completeness(rows, number, limits, series("own", "completeness", 100.0)))
-    pictures = [picture for picture in pictures if picture is not None]
-    return element("div", pictures, class_="figures") if pictures else None
+    return figure_grid(pictures)
 
 
 def _completeness(rows, number, limits, lines):
@@ -133,7 +132,7 @@ def _completeness(rows, number, limits, lines):
     svg = draw.compared_by_resolution(
         f"c{number}completeness", "Completeness by resolution", limits, lines, "completeness (%)", 0, 102
     )
-    return _figure(svg, "Completeness, and which part of the possible reflections all have.")
+    return figure(svg, "Completeness, and which part of the possible reflections all have.")
 
 
 def _axis(groups):
@@ -143,10 +142,6 @@ def _axis(groups):
         return None, None
     low, high = min(0.0, *values), max(values)
     return low, high * 1.05 if high > 0 else None
-
-
-def _figure(svg, caption):
-    return None if svg is None else element("figure", svg, element("figcaption", caption))
 
 
 def _work_table(dataset, rows):

@@ -7,30 +7,24 @@ from sfxflow.point_group import epsilon
 from sfxflow.report import figures as draw
 from sfxflow.report.ambiguity import ambiguity_part
 from sfxflow.report.contents import robust_spread
-from sfxflow.report.markup import NONE, count, element, fixed, is_number, joined, percent, table
+from sfxflow.report.markup import NONE, count, element, fixed, is_number, joined, table
+from sfxflow.report.parts import CELL_CONSTANTS, cell_histogram, figure, figure_columns, figure_grid, quiet, section
 from sfxflow.report.split import split_part
 from sfxflow.statistics.wilson import FIT_FROM, wilson_b, wilson_plot
 from sfxflow.symmetry import rotations, space_group
 
-_CELL = (("a", "Å"), ("b", "Å"), ("c", "Å"), ("α", "°"), ("β", "°"), ("γ", "°"))
-
-#: Columns of the table of shells: heading, name of the figure, how it is written; those after the first eight only if there are any.
-_SHELL_COLUMNS = (
-    ("reflections", "n_reflections", count),
-    ("possible", "n_possible", count),
-    ("completeness (%)", "completeness", percent),
-    ("multiplicity", "multiplicity", lambda v: fixed(v, 2)),
-    ("I/σ(I)", "i_over_sigma", lambda v: fixed(v, 2)),
-    ("Rsplit (%)", "r_split", lambda v: percent(v, 2)),
-    ("CC1/2", "cc_half", lambda v: fixed(v, 4)),
-    ("CC*", "cc_star", lambda v: fixed(v, 4)),
-    ("Rano (%)", "r_ano", lambda v: percent(v, 2)),
-    ("CCano", "cc_ano", lambda v: fixed(v, 4)),
-    ("CRDano", "crd_ano", lambda v: fixed(v, 4)),
-    ("CC, reference", "reference_cc", lambda v: fixed(v, 4)),
-    ("R1(I), reference (%)", "reference_r1_i", lambda v: percent(v, 2)),
+#: Figures in the table of shells; those in the second line only where there are any.
+_ALWAYS = (
+    "n_reflections",
+    "n_possible",
+    "completeness",
+    "multiplicity",
+    "i_over_sigma",
+    "r_split",
+    "cc_half",
+    "cc_star",
 )
-_ALWAYS = 8
+_WHERE_KNOWN = ("r_ano", "cc_ano", "crd_ano", "reference_cc", "reference_r1_i")
 _ADVICE = "nothing to draw"
 
 
@@ -52,9 +46,9 @@ def dataset_section(dataset, anchor):
     -------
     Html
     """
-    return element(
-        "section",
-        element("h2", dataset_title(dataset), id=anchor),
+    return section(
+        dataset_title(dataset),
+        anchor,
         element("p", f"Files in {dataset.folder}."),
         element("h3", "Figures of merit"),
         _figures_of_merit(dataset, anchor),
@@ -64,24 +58,8 @@ def dataset_section(dataset, anchor):
         _merging(dataset, anchor),
         ambiguity_part(dataset, anchor),
         split_part(dataset, anchor),
-        aria_labelledby=anchor,
         class_="dataset",
     )
-
-
-def _figure(svg, caption, source=None):
-    if svg is None:
-        return None
-    return element("figure", svg, element("figcaption", caption, element("small", f" {source}") if source else None))
-
-
-def _grid(figures):
-    figures = [figure for figure in figures if figure is not None]
-    return element("div", figures, class_="figures") if figures else None
-
-
-def _quiet(text):
-    return element("p", text, class_="quiet")
 
 
 # ---- figures of merit -----------------------------------------------------------------------------------------------
@@ -89,17 +67,12 @@ def _quiet(text):
 
 def _figures_of_merit(dataset, anchor):
     if dataset.figures is None:
-        return _quiet("There is no file of figures of merit for this dataset.")
+        return quiet("There is no file of figures of merit for this dataset.")
     return joined([_shell_table(dataset), _shell_figures(dataset, anchor)])
 
 
 def _shell_table(dataset):
-    rows = [*dataset.shells, dataset.overall]
-    columns = [
-        column
-        for number, column in enumerate(_SHELL_COLUMNS)
-        if number < _ALWAYS or any(is_number(row.get(column[1])) for row in rows)
-    ]
+    columns = figure_columns(_ALWAYS, _WHERE_KNOWN, [*dataset.shells, dataset.overall])
 
     def cells(row):
         return [f"{fixed(row.get('d_max'), 2)} – {fixed(row.get('d_min'), 2)}"] + [
@@ -140,7 +113,7 @@ def _shell_figures(dataset, anchor):
         series = {"CCano": of("cc_ano"), "Rano/Rsplit": of("r_ano_over_r_split")}
         plots.append(("anomalous", "CCano and Rano/Rsplit.", series, "CCano, Rano/Rsplit", None, None))
     made = [
-        _figure(
+        figure(
             draw.against_resolution(
                 f"{anchor}-{name}",
                 f"{caption[:-1]} against 1/d for {dataset.name}: {_in_words(limits, series)}",
@@ -155,7 +128,7 @@ def _shell_figures(dataset, anchor):
         for name, caption, series, y_label, low, high in plots
     ]
     made.append(_wilson(dataset, anchor))
-    return _grid(made) or _quiet(f"No figure of merit is defined: {_ADVICE}.")
+    return figure_grid(made) or quiet(f"No figure of merit is defined: {_ADVICE}.")
 
 
 def _in_words(limits, series):
@@ -187,7 +160,7 @@ def _wilson(dataset, anchor):
         fitted = np.isfinite(y) & (x > first - 0.5 * (x[1] - x[0]))
         line = {"slope": -2.0 * b, "middle": (x[fitted].mean(), y[fitted].mean()), "fit_from": max(first, x[0])}
     text = f"B = {b:.1f} Å²" if np.isfinite(b) else "no B factor can be fitted"
-    return _figure(
+    return figure(
         draw.wilson(f"{anchor}-wilson", f"Wilson plot of {dataset.name}: {text}", x, y, **line),
         f"Wilson plot of the merged intensities, {text} (line: d < 3.2 Å).",
         f"From {dataset.files['merged']}.",
@@ -200,16 +173,16 @@ def _wilson(dataset, anchor):
 def _cells(dataset, anchor):
     cells = dataset.cells
     missing = (
-        _quiet(
+        quiet(
             f"{dataset.chunks_missing} chunk files of this dataset were not given: their crystals are not shown here."
         )
         if dataset.chunks_missing
         else None
     )
     if not len(cells):
-        return joined([missing or _quiet(f"No crystals: {_ADVICE}.")])
+        return joined([missing or quiet(f"No crystals: {_ADVICE}.")])
     rows, plots, fixed_ones = [], [], []
-    for number, (name, unit) in enumerate(_CELL):
+    for number, (name, unit) in enumerate(CELL_CONSTANTS):
         values = cells[:, number]
         median, spread = robust_spread(values)
         expected = dataset.cell[number] if dataset.cell else None
@@ -224,11 +197,10 @@ def _cells(dataset, anchor):
                 fixed(values.max(), 2),
             ]
         )
-        label = f"Histogram of {name} of {len(cells)} crystals: median {median:.3f} {unit}, spread {spread:.3f} {unit}"
-        svg = draw.histogram(f"{anchor}-cell{number}", label, values, f"{name} ({unit})", expected)
+        svg = cell_histogram(f"{anchor}-cell{number}", number, values, "crystals", expected)
         if svg is None:
             fixed_ones.append(f"{name} = {median:g} {unit}")
-        plots.append(_figure(svg, f"{name}: median {median:.3f} {unit}, spread {spread:.3f} {unit}."))
+        plots.append(figure(svg, f"{name}: median {median:.3f} {unit}, spread {spread:.3f} {unit}."))
     return joined(
         [
             missing,
@@ -239,14 +211,14 @@ def _cells(dataset, anchor):
                 rows,
                 class_="numbers",
             ),
-            _quiet(
+            quiet(
                 f"The same in all crystals (the symmetry fixes it, or there is one crystal): {', '.join(fixed_ones)}."
             )
             if fixed_ones
             else None,
-            _grid(plots),
-            _quiet("Dashed: the cell that was indexed with. Crystals far outside are counted in the bins at the ends.")
-            if _grid(plots)
+            figure_grid(plots),
+            quiet("Dashed: the cell that was indexed with. Crystals far outside are counted in the bins at the ends.")
+            if figure_grid(plots)
             else None,
         ]
     )
@@ -261,7 +233,7 @@ def _unrecorded(attrs):
 
 def _merging(dataset, anchor):
     if dataset.attrs is None:
-        return _quiet("There is no merged file of sfxflow for this dataset.")
+        return quiet("There is no merged file of sfxflow for this dataset.")
     attrs, crystals, partiality = dataset.attrs, dataset.crystals, dataset.partiality
     status = np.asarray(crystals["status"], dtype=object)
     kept = status == "merged"
@@ -280,9 +252,9 @@ def _merging(dataset, anchor):
         ("Detector units a photon, estimated", fixed(attrs.get("gain"), 2)),
     ]
     plots = [
-        _figure(_histogram(anchor, "scale", "scale factor G", crystals["scale"][kept], None, True), "Scale factors."),
-        _figure(_histogram(anchor, "B", "B (Å²)", crystals["B"][kept], 0.0, False), "Relative B factors."),
-        _figure(
+        figure(_histogram(anchor, "scale", "scale factor G", crystals["scale"][kept], None, True), "Scale factors."),
+        figure(_histogram(anchor, "B", "B (Å²)", crystals["B"][kept], 0.0, False), "Relative B factors."),
+        figure(
             _histogram(anchor, "width", "factor on σ(q)", crystals["width"][kept], 1.0, False),
             "Widths of the excitation error, relative to those of the peaks.",
         ),
@@ -290,7 +262,7 @@ def _merging(dataset, anchor):
     if kept.any() and {"x", "q", "partiality"} <= partiality.keys():
         plots.insert(
             0,
-            _figure(
+            figure(
                 draw.partiality_curves(
                     f"{anchor}-partiality",
                     f"Partiality against the distance from the Ewald sphere, model {attrs.get('partiality_model', 'not named')}",
@@ -305,7 +277,7 @@ def _merging(dataset, anchor):
     return joined(
         [
             table(f"Merging. {source}", ["", ""], [fact for fact in facts if fact[1] != NONE], class_="numbers facts"),
-            _grid(plots) or (None if kept.any() else _quiet(f"No crystal was merged: {_ADVICE}.")),
+            figure_grid(plots) or (None if kept.any() else quiet(f"No crystal was merged: {_ADVICE}.")),
         ]
     )
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from sfxflow.report import figures as draw
 from sfxflow.report.markup import NONE, count, element, fixed, joined, table
+from sfxflow.report.parts import figure, figure_grid, quiet, section
 from sfxflow.report.warnings import Warning_
 
 #: Of more parts of panels than this only each panel's mean is drawn.
@@ -48,9 +49,9 @@ def geometry_section(proposals):
     """
     if not proposals:
         return None
-    return element(
-        "section",
-        element("h2", "Proposed geometries", id="geometries"),
+    return section(
+        "Proposed geometries",
+        "geometries",
         element(
             "p",
             "Panels, overall shift and, where asked for, camera length as they fit the indexed crystals best. Nothing on this page was "
@@ -59,7 +60,6 @@ def geometry_section(proposals):
             "Before: with the given geometry, or where the search found the beam centre and the camera length.",
         ),
         [_of_proposal(proposal, f"geometry{number}") for number, proposal in enumerate(proposals)],
-        aria_labelledby="geometries",
     )
 
 
@@ -113,8 +113,8 @@ def _maps(values, anchor):
         label = f"Map of the mean residuals {when}: {mean:.3f} pixel root mean square over {len(arrows)} parts of the detector"
         svg = draw.residual_map(f"{anchor}-{when}", label, outlines, arrows[:, :2], scale * shifts, colour)
         caption = f"{when.capitalize()}: {mean:.3f} pixel; arrows are {scale:.0f} times as long as the residuals."
-        plots.append(element("figure", svg, element("figcaption", caption)))
-    return element("div", plots, class_="figures")
+        plots.append(figure(svg, caption))
+    return figure_grid(plots)
 
 
 def _arrows(values):
@@ -170,4 +170,4 @@ def _least_known(values):
     if strongest:
         pair = strongest[0]
         text += f" Strongest correlation: {fixed(pair['correlation'], 2)} between {pair['first']} and {pair['second']}."
-    return element("p", text, class_="quiet")
+    return quiet(text)

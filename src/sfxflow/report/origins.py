@@ -1,6 +1,7 @@
 """Definitions of the figures, and the files, commands and settings behind the numbers."""
 
 from sfxflow.report.markup import NONE, element, joined, table
+from sfxflow.report.parts import section
 
 #: Inputs of a file that are named; the others are counted.
 _MOST_INPUTS = 4
@@ -18,16 +19,15 @@ def definitions_section(datasets):
         [name, values.get("definition", ""), values.get("from", ""), values.get("unit", "") or NONE]
         for name, values in definitions.items()
     ]
-    return element(
-        "section",
-        element("h2", "Definitions", id="definitions"),
+    return section(
+        "Definitions",
+        "definitions",
         table(
             "Figures of merit, with their names in figures_of_merit.json.",
             ["name", "definition", "from", "unit"],
             rows,
             class_="text",
         ),
-        aria_labelledby="definitions",
     )
 
 
@@ -40,16 +40,15 @@ def origins_section(origins):
     """
     if not origins:
         return None
-    return element(
-        "section",
-        element("h2", "Where the numbers come from", id="origins"),
+    return section(
+        "Where the numbers come from",
+        "origins",
         element(
             "p",
             "As the files say of themselves. Files that were made alike, with the same program and settings, stand together: command "
             "and inputs are those of the first.",
         ),
         [_origin(origin) for origin in origins],
-        aria_labelledby="origins",
     )
 
 

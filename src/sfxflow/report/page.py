@@ -9,6 +9,7 @@ from sfxflow.report.figures import STATUS_COLOURS, status_bar
 from sfxflow.report.geometry import geometry_section, geometry_warnings
 from sfxflow.report.markup import NONE, Html, count, element, fixed, joined, percent, share, table
 from sfxflow.report.origins import definitions_section, origins_section
+from sfxflow.report.parts import section
 from sfxflow.report.style import CSS
 from sfxflow.report.summary import summary_section
 from sfxflow.report.warnings import dataset_warnings, run_warnings
@@ -106,9 +107,9 @@ def _frames_section(runs):
     if not runs:
         return None
     engines = list(dict.fromkeys(run.engine for run in runs))
-    return element(
-        "section",
-        element("h2", "Frames", id="frames"),
+    return section(
+        "Frames",
+        "frames",
         element(
             "p",
             "Every frame is failed (it could not be read or processed), blank (too few peaks), a hit that was not indexed, or indexed. "
@@ -116,7 +117,6 @@ def _frames_section(runs):
         ),
         _legend(),
         [_account(engine, [run for run in runs if run.engine == engine]) for engine in engines],
-        aria_labelledby="frames",
     )
 
 

@@ -1,20 +1,13 @@
 """The part of a dataset's section about its groups: what each is worth, and what their differences are."""
 
 from sfxflow.report import figures as draw
-from sfxflow.report.markup import count, element, fixed, is_number, joined, percent, table
+from sfxflow.report.markup import count, element, fixed, joined, percent, table
+from sfxflow.report.parts import figure, figure_columns, figure_grid
 
-#: Columns of the table of groups: heading, name of the figure, how it is written.
-_COLUMNS = (
-    ("reflections", "n_reflections", count),
-    ("completeness (%)", "completeness", percent),
-    ("multiplicity", "multiplicity", lambda v: fixed(v, 2)),
-    ("I/σ(I)", "i_over_sigma", lambda v: fixed(v, 2)),
-    ("Rsplit (%)", "r_split", lambda v: percent(v, 2)),
-    ("CC1/2", "cc_half", lambda v: fixed(v, 4)),
-    ("CCano", "cc_ano", lambda v: fixed(v, 4)),
-    ("CC, reference", "reference_cc", lambda v: fixed(v, 4)),
-)
-_ALWAYS = 6
+#: Figures in the table of groups; those in the second line only where there are any.
+_ALWAYS = ("n_reflections", "completeness", "multiplicity", "i_over_sigma", "r_split", "cc_half")
+_WHERE_KNOWN = ("cc_ano", "reference_cc")
+#: Columns of the table of differences: heading, name of the figure, how it is written.
 _DIFFERENCE_COLUMNS = (
     ("reflections", "n_reflections", count),
     ("mean |ΔI|/σ(ΔI)", "mean_abs_over_sigma", lambda v: fixed(v, 2)),
@@ -48,12 +41,7 @@ def split_part(dataset, anchor):
 
 
 def _groups(dataset):
-    rows = [group["overall"] for group in dataset.groups]
-    columns = [
-        column
-        for number, column in enumerate(_COLUMNS)
-        if number < _ALWAYS or any(is_number(row.get(column[1])) for row in rows)
-    ]
+    columns = figure_columns(_ALWAYS, _WHERE_KNOWN, [group["overall"] for group in dataset.groups])
 
     def cells(name, n_crystals, figures):
         return [name, count(n_crystals), *(write(figures.get(key)) for _, key, write in columns)]
@@ -100,10 +88,7 @@ def _shells(dataset, anchor):
         None,
         1.02,
     )
-    if drawn is None:
-        return None
-    caption = element("figcaption", "Correlation of the differences from the two half sets against 1/d.")
-    return element("div", element("figure", drawn, caption), class_="figures")
+    return figure_grid([figure(drawn, "Correlation of the differences from the two half sets against 1/d.")])
 
 
 def _name(found):

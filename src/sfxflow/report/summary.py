@@ -2,7 +2,8 @@
 
 from sfxflow.reflections import Status
 from sfxflow.report.contents import robust_spread, total
-from sfxflow.report.markup import NONE, count, element, fixed, is_number, percent, share, table
+from sfxflow.report.markup import NONE, count, fixed, is_number, percent, share, table
+from sfxflow.report.parts import section
 
 
 def summary_section(datasets, runs):
@@ -12,16 +13,15 @@ def summary_section(datasets, runs):
     columns = [_column(dataset) for dataset in datasets]
     names = list(columns[0])
     rows = [[name, *(column[name] for column in columns)] for name in names if any(c[name] != NONE for c in columns)]
-    return element(
-        "section",
-        element("h2", "Summary", id="summary"),
+    return section(
+        "Summary",
+        "summary",
         table(
             "Data collection and merging statistics. In parentheses: highest resolution shell.",
             ["", *(f"{d.name} ({d.engine}, {d.merger})" for d in datasets)],
             rows,
             class_="numbers summary",
         ),
-        aria_labelledby="summary",
     )
 
 
