@@ -1,5 +1,6 @@
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -121,11 +122,22 @@ def test_indexamajig_that_does_not_say_its_methods(programs, capsys):
     assert "it does not say which indexing methods it was built with" in said(capsys)
 
 
-@pytest.mark.parametrize(("status", "words"), [(0, "is complete"), (1, "sfxflow gives it an empty one")])
-def test_dials_and_the_module_that_its_package_leaves_out(programs, capsys, status, words):
-    programs("dials.version", "#!/bin/sh\necho 'DIALS 3.12'\necho 'Python 3.11.2'\n")
+SAYS_NO = "#!/bin/sh\necho \"ModuleNotFoundError: No module named 'xfel_mono_sim_ext'\" >&2\nexit 1\n"
+
+
+@pytest.mark.parametrize(
+    ("there", "words"),
+    [
+        ({"dials.version": f"#!{sys.executable} -SE\nprint('DIALS 3.12')\n"}, "sfxflow gives it an empty one"),
+        ({"dials.version": "#!/bin/sh\necho 'DIALS 3.12'\n", "dials.python": SAYS_NO}, "gives it an empty one"),
+        ({"dials.version": "#!/bin/sh\necho 'DIALS 3.12'\n", "dials.python": "#!/bin/sh\n"}, "is complete"),
+    ],
+    ids=["script of Python", "dispatchers, without it", "dispatchers, with it"],
+)
+def test_dials_and_the_module_that_its_package_leaves_out(programs, capsys, there, words):
+    for name, script in there.items():
+        programs(name, script)
     programs("dials.find_spots")
-    programs("dials.python", f"#!/bin/sh\nexit {status}\n")
     text = said(capsys)
     assert "ok       DIALS 3.12\n  ok       dials.find_spots\n  missing  dials.ssx_index" in text
     assert words in text

@@ -9,7 +9,7 @@ import numpy as np
 
 from sfxflow.ambiguity.assign import Assignment
 from sfxflow.ambiguity.operators import described
-from sfxflow.cli import crystfel_job
+from sfxflow.cli import program_job
 from sfxflow.errors import InputError
 from sfxflow.geometry import Detector, Panel
 from sfxflow.io.geom_writer import write_geom
@@ -57,7 +57,7 @@ def resolved_by_ambigator(args, counts, cell, group, operators, settings):
     program = require_program("ambigator", MINIMUM)
     mode, n_alone = np.zeros(n, np.int64), 0
     if n:
-        with crystfel_job.working_directory(args) as (directory, log):
+        with program_job.working_directory(args) as (directory, log):
             n_observations = _write_stream(directory / _STREAM, args.integrated, cell)
             arguments = [
                 program.path, _STREAM, "-o", _OUTPUT, "-y", point_group_name(group), f"--operator={described(operators[1])}",

@@ -10,7 +10,7 @@ import shutil
 
 import numpy as np
 
-from sfxflow.cli import crystfel_job, crystfel_merging, dials_merging, options
+from sfxflow.cli import crystfel_merging, dials_merging, options, program_job
 from sfxflow.cli.dials_job import Programs
 from sfxflow.cli.figures_of_merit import read_reference
 from sfxflow.errors import InputError
@@ -49,7 +49,7 @@ def run(args):
     n = len(crystals.chunk)
     given, observations = np.zeros(n, bool), np.zeros(n, np.int64)
     lists, remark, arguments = {}, "no crystals", []
-    with crystfel_job.working_directory(args) as (directory, log):
+    with program_job.working_directory(args) as (directory, log):
         tables = list(dials_merging.usable_tables(args, crystals, given, len(detector.panels)))
         if given.sum() > 1:
             reference = _write_reference(directory / _REFERENCE, args.reference, cell, group, crystals.wavelength)
@@ -57,7 +57,7 @@ def run(args):
             arguments = xfel_merge_arguments(
                 settings, cell.parameters, group.short_name(), args.d_min, reference, _PREFIX
             )
-            Programs(log, {"OMP_NUM_THREADS": "1"}, crystfel_job.seconds_of(args.time_limit)).run(
+            Programs(log, {"OMP_NUM_THREADS": "1"}, program_job.seconds_of(args.time_limit)).run(
                 directory, [*args.mpi.split(), "-n", str(args.tasks), *arguments], f"{_PREFIX}_all.mtz"
             )
             lists = _lists(directory, tables, group)

@@ -10,7 +10,7 @@ from collections import Counter
 
 import numpy as np
 
-from sfxflow.cli import crystfel_job, options
+from sfxflow.cli import crystfel_job, options, program_job
 from sfxflow.errors import InputError
 from sfxflow.io.cell_file import write_cell
 from sfxflow.io.crystfel_frames import row_of_event
@@ -43,13 +43,13 @@ def add_arguments(parser):
         metavar="JSON",
         help="terms of other people's programs that were accepted: the section licences of config.yaml",
     )
-    crystfel_job.add_program(parser)
+    program_job.add_program(parser)
     options.add_job(parser, "file of the integrated reflections (HDF5)")
 
 
 def run(args):
     """Index and integrate; see the module's docstring."""
-    settings, integration = crystfel_job.sections(args, "crystfel", "integration")
+    settings, integration = program_job.sections(args, "crystfel", "integration")
     licences = require_licences(settings.indexing, accepted_licences(args.licences))
     detector = read_geometry(args.geometry)
     cell, group = options.cell_and_group(args.cell, args.space_group)
@@ -58,7 +58,7 @@ def run(args):
         account = read_rows(handle["frames"])
     hits = [row for row, status in enumerate(account["status"]) if status == Status.hit]
     with (
-        crystfel_job.working_directory(args) as (directory, log),
+        program_job.working_directory(args) as (directory, log),
         open_frames(args.frames, detector, args.mask) as frames,
     ):
         wanted = options.frame_range(args, frames.n_frames)

@@ -1,13 +1,11 @@
-"""What the two stages of the engine crystfel share: a run of indexamajig in a directory of its own, and its stream."""
+"""What the two stages of the engine crystfel share: a run of indexamajig, and its stream."""
 
-import json
 import shutil
 import sys
-import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from sfxflow.cli.program_job import seconds_of
 from sfxflow.errors import FrameError, InputError
 from sfxflow.io.crystfel_frames import GEOMETRY, LIST, Shown, present_frames, row_of_event
 from sfxflow.io.stream_reader import read_stream
@@ -15,61 +13,10 @@ from sfxflow.io.stream_tables import tables_of_stream
 from sfxflow.programs.crystfel import MINIMUM, NOTHING_PROCESSED, STOP_SIGNAL, Account, check_stream
 from sfxflow.programs.running import require_program, run_program, with_last_lines
 from sfxflow.progress import Progress
-from sfxflow.settings import settings_from
 
 _STREAM = "frames.stream"
-#: What is left of a job's time to end a program in order.
-_RESERVE = 30.0
 #: Remarks of indexamajig that are shown.
 _SHOWN_REMARKS = 5
-
-
-def add_program(parser):
-    """Arguments of a stage that runs one of CrystFEL's programs."""
-    parser.add_argument(
-        "--program-log", metavar="FILE", help="file for what the program writes; the end of it is in messages"
-    )
-    parser.add_argument(
-        "--time-limit", type=float, metavar="MINUTES", help="end the program shortly before so many minutes are over"
-    )
-
-
-def sections(args, *stages):
-    """Settings of several stages from `--settings`, a JSON object with a section for each.
-
-    Raises
-    ------
-    InputError
-        It is no such object, or a section has an unknown key or a wrong value.
-    """
-    try:
-        values = json.loads(args.settings) if args.settings else {}
-    except json.JSONDecodeError as error:
-        raise InputError(f"--settings: not JSON: {error}") from None
-    if not isinstance(values, dict) or not all(isinstance(section, dict) for section in values.values()):
-        raise InputError(f"--settings: a JSON object with the sections {', '.join(stages)} is expected")
-    if unknown := values.keys() - set(stages):
-        raise InputError(f"--settings: {min(unknown)}: no such section here; it has: {', '.join(stages)}")
-    return [settings_from(stage, values.get(stage, {})) for stage in stages]
-
-
-def seconds_of(minutes):
-    """Time limit of a program in a job of so many minutes; None for None."""
-    return None if minutes is None else max(60.0 * minutes - _RESERVE, 30.0 * minutes)
-
-
-@contextmanager
-def working_directory(args):
-    """A directory of the job's own, removed in the end, and the program's log file: the one asked for, or else one in there.
-
-    The directory lies in the folder for temporary files (TMPDIR).
-    """
-    with tempfile.TemporaryDirectory(prefix="sfxflow-") as name:
-        asked_for = getattr(args, "program_log", None)
-        log = Path(asked_for).absolute() if asked_for else Path(name, "program.log")
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_bytes(b"")
-        yield Path(name), log
 
 
 class Outcome(NamedTuple):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sfxflow.cli import crystfel_job, options
+from sfxflow.cli import options, program_job
 from sfxflow.errors import InputError
 from sfxflow.io.assignment import read_assignment
 from sfxflow.io.files import provenance_json
@@ -32,7 +32,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--assignment", nargs="?", metavar="FILE", help="ways to index of the crystals that the stream was written with"
     )
-    crystfel_job.add_program(parser)
+    program_job.add_program(parser)
     options.add_job(parser, "merged file to write")
 
 
@@ -230,7 +230,7 @@ def write(args, cell, group, crystals, lists, crystal_rows, model, program, chos
 
 def prepared(args, stage):
     """Settings of the merger and of the integration, cell, space group, its Laue group by CrystFEL's name, and the crystals."""
-    settings, integration = crystfel_job.sections(args, stage, "integration")
+    settings, integration = program_job.sections(args, stage, "integration")
     if args.d_min is not None and not args.d_min > 0:
         raise InputError(f"--d-min {args.d_min}: a resolution in angstrom above 0 is expected")
     cell, group = options.cell_and_group(args.cell, args.space_group)

@@ -11,7 +11,7 @@ from collections import Counter
 
 import numpy as np
 
-from sfxflow.cli import crystfel_job, options
+from sfxflow.cli import crystfel_job, options, program_job
 from sfxflow.errors import InputError
 from sfxflow.io.files import provenance_json, written_whole
 from sfxflow.io.frames import open_frames
@@ -33,13 +33,13 @@ def add_arguments(parser):
     parser.add_argument(
         "--taken", nargs="?", metavar="FILE", help="peak file of another engine, where crystfel.peak_search says so"
     )
-    crystfel_job.add_program(parser)
+    program_job.add_program(parser)
     options.add_job(parser, "peak file (HDF5, CXI layout)")
 
 
 def run(args):
     """Find the peaks; see the module's docstring."""
-    settings, crystfel = crystfel_job.sections(args, "peaks", "crystfel")
+    settings, crystfel = program_job.sections(args, "peaks", "crystfel")
     if args.taken:
         _take(args)
         return
@@ -53,7 +53,7 @@ def run(args):
     detector = read_geometry(args.geometry)
     chosen = peak_options(settings, crystfel)
     with (
-        crystfel_job.working_directory(args) as (directory, log),
+        program_job.working_directory(args) as (directory, log),
         open_frames(args.frames, detector, args.mask) as frames,
     ):
         wanted = options.frame_range(args, frames.n_frames)

@@ -13,7 +13,7 @@ import numpy as np
 
 from sfxflow.cell import inverse_resolution, parameters_of
 from sfxflow.cli import dials_job, options
-from sfxflow.cli.crystfel_job import add_program, seconds_of, sections, working_directory
+from sfxflow.cli.program_job import add_program, seconds_of, sections, working_directory
 from sfxflow.dials_tables import rays, reflection_rows
 from sfxflow.errors import InputError
 from sfxflow.indexing.given_lattices import common_widths

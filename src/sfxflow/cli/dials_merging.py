@@ -3,7 +3,7 @@
 import numpy as np
 
 from sfxflow.ambiguity.operators import in_assigned_modes
-from sfxflow.cli import crystfel_job, crystfel_merging, options
+from sfxflow.cli import crystfel_merging, options, program_job
 from sfxflow.errors import InputError
 from sfxflow.io.table import open_chunk, read_rows
 
@@ -20,7 +20,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--assignment", nargs="?", metavar="FILE", help="ways to index of the crystals, from sfxflow ambiguity"
     )
-    crystfel_job.add_program(parser)
+    program_job.add_program(parser)
     options.add_job(parser, "merged file to write")
 
 

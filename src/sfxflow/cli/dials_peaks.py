@@ -11,7 +11,7 @@ from collections import Counter
 import numpy as np
 
 from sfxflow.cli import dials_job, options
-from sfxflow.cli.crystfel_job import add_program, seconds_of, sections, working_directory
+from sfxflow.cli.program_job import add_program, seconds_of, sections, working_directory
 from sfxflow.geometry import panel_arrays
 from sfxflow.io.dials_job import EXPERIMENTS, STRONG, peaks_of_spots, present
 from sfxflow.io.files import provenance_json

@@ -8,7 +8,7 @@ every merger (dials.merge splits the measurements of each reflection).
 
 import numpy as np
 
-from sfxflow.cli import crystfel_job, crystfel_merging, dials_merging, options
+from sfxflow.cli import crystfel_merging, dials_merging, options, program_job
 from sfxflow.cli.dials_job import Programs
 from sfxflow.io.dials_chunks import write_dials
 from sfxflow.io.dials_files import Flag, read_refl
@@ -41,7 +41,7 @@ def run(args):
     n = len(crystals.chunk)
     given, scale, observations = np.zeros(n, bool), np.full(n, np.nan), np.zeros(n, np.int64)
     lists, remark = {}, "no crystals"
-    with crystfel_job.working_directory(args) as (directory, log):
+    with program_job.working_directory(args) as (directory, log):
         if not crystals.left_out.all():
             names = write_dials(
                 directory / f"{_GIVEN}.expt",
@@ -53,7 +53,7 @@ def run(args):
             )
             remark = "fewer than two crystals: dials.scale has nothing to scale"
         if given.sum() > 1:
-            programs = Programs(log, environment(directory), crystfel_job.seconds_of(args.time_limit))
+            programs = Programs(log, environment(directory), program_job.seconds_of(args.time_limit))
             programs.run(directory, arguments, f"{_SCALED}.expt", f"{_SCALED}.refl")
             columns, owner = _scaled(directory / f"{_SCALED}.refl", names, np.flatnonzero(given))
             lists = _merged(columns, owner, given, group, settings, scale, observations)

@@ -13,6 +13,7 @@ import tempfile
 
 import sfxflow
 from sfxflow.licences import LICENCES
+from sfxflow.programs.dials import MISSING_MODULE, lacks_module
 from sfxflow.programs.probe import crystfel_methods, said_version
 from sfxflow.programs.running import PACKAGES as PACKAGES_OF_PROGRAMS
 
@@ -149,29 +150,17 @@ def _dials():
     if version is not None:
         for program in _DIALS_PROGRAMS:
             _say(shutil.which(program) is not None, program, "this DIALS is too old, or only a part of it is installed")
-        if _imports("xfel_mono_sim_ext"):
-            print("           its stills indexer is complete")
-        else:
+        if lacks_module():
             print(
-                "           its stills indexer asks for the module xfel_mono_sim_ext, which this package leaves out: sfxflow gives it an empty one"
+                f"           its stills indexer asks for the module {MISSING_MODULE}, which this package leaves out: sfxflow gives it an empty one"
             )
+        else:
+            print("           its stills indexer is complete")
     _say(
         shutil.which("cctbx.xfel.merge") is not None,
         "merger cctbx_xfel_merge: cctbx.xfel.merge",
         "https://github.com/cctbx/cctbx_project and its xfel module, in an environment with MPI",
     )
-
-
-def _imports(module):
-    """Whether the Python of DIALS has a module."""
-    python = shutil.which("dials.python") or shutil.which("cctbx.python") or shutil.which("libtbx.python")
-    if python is None:
-        return False
-    try:
-        done = subprocess.run([python, "-c", f"import {module}"], capture_output=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
 
 
 def _cluster(name):

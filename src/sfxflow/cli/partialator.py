@@ -8,7 +8,7 @@ rejected, not why, and not their scales.
 import re
 from pathlib import Path
 
-from sfxflow.cli import crystfel_job, crystfel_merging
+from sfxflow.cli import crystfel_merging, program_job
 from sfxflow.programs.crystfel import MINIMUM
 from sfxflow.programs.crystfel_mergers import partialator_crystals, partialator_options
 from sfxflow.programs.running import require_program, run_program
@@ -29,7 +29,7 @@ def run(args):
     program = require_program("partialator", MINIMUM)
     lists, notes, remark = {}, None, "no crystals"
     if not crystals.left_out.all():
-        with crystfel_job.working_directory(args) as (directory, log):
+        with program_job.working_directory(args) as (directory, log):
             arguments = [
                 program.path,
                 "-i",
@@ -43,7 +43,7 @@ def run(args):
                 arguments,
                 directory=directory,
                 log=log,
-                time_limit=crystfel_job.seconds_of(args.time_limit),
+                time_limit=program_job.seconds_of(args.time_limit),
                 temporary=True,
                 on_line=lambda line: print(line, flush=True) if _TOLD.match(line) else None,
             )

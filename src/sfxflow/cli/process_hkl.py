@@ -6,7 +6,7 @@ point group is always given; the half sets are two more runs, of odd and of even
 
 from pathlib import Path
 
-from sfxflow.cli import crystfel_job, crystfel_merging
+from sfxflow.cli import crystfel_merging, program_job
 from sfxflow.programs.crystfel import MINIMUM
 from sfxflow.programs.crystfel_mergers import HALVES, process_hkl_crystals, process_hkl_options
 from sfxflow.programs.running import require_program, run_program
@@ -26,7 +26,7 @@ def run(args):
     program = require_program("process_hkl", MINIMUM)
     lists, notes, remark = {}, None, "no crystals"
     if not crystals.left_out.all():
-        with crystfel_job.working_directory(args) as (directory, log):
+        with program_job.working_directory(args) as (directory, log):
             paths = {"": directory / "merged.hkl"} | {f"_{half}": directory / f"{half}.hkl" for half in HALVES}
             only_one = len(crystals.frame) - crystals.left_out.sum() < 2
             remark = "one crystal: there are no half sets" if only_one else ""
@@ -39,7 +39,7 @@ def run(args):
                     [program.path, "-i", Path(args.stream).absolute(), "-o", path.name, *own, *chosen],
                     directory=directory,
                     log=log,
-                    time_limit=crystfel_job.seconds_of(args.time_limit),
+                    time_limit=program_job.seconds_of(args.time_limit),
                     temporary=True,
                 )
             lists = crystfel_merging.written_lists("process_hkl", paths, name)

@@ -52,7 +52,7 @@ def environment(directory):
     # Frames that bitshuffle, LZ4 or zstd compressed: HDF5 looks for filters it does not have there, whoever has built it.
     filters = [hdf5plugin.PLUGINS_PATH, *filter(None, [os.environ.get("HDF5_PLUGIN_PATH")])]
     variables["HDF5_PLUGIN_PATH"] = os.pathsep.join(filters)
-    if _lacks_module():
+    if lacks_module():
         folder = Path(directory, "modules")
         folder.mkdir(exist_ok=True)
         (folder / f"{MISSING_MODULE}.py").write_text("")
@@ -60,15 +60,18 @@ def environment(directory):
     return variables
 
 
-def _lacks_module():
-    """Whether the Python that DIALS runs in has no `MISSING_MODULE`."""
-    interpreter = interpreter_of(require_program("dials.version", version_arguments=()).path)
-    if interpreter is None:
+def lacks_module():
+    """Whether the Python that DIALS runs in has no `MISSING_MODULE`; False where it can't be asked."""
+    script, other = shutil.which("dials.version"), shutil.which("dials.python")
+    try:
+        interpreter = (script and interpreter_of(script)) or (other and [other])
+        if not interpreter:
+            return False
+        command = [*interpreter, "-c", f"import {MISSING_MODULE}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    except (OSError, subprocess.TimeoutExpired):
         return False
-    done = subprocess.run(
-        [*interpreter, "-c", f"import {MISSING_MODULE}"], capture_output=True, check=False, timeout=120
-    )
-    return b"No module named" in done.stderr
+    return "No module named" in done.stderr
 
 
 def interpreter_of(script):
