@@ -15,7 +15,7 @@ from sfxflow.reflections import TABLES
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "merging"))
 
-from observation_simulator import CELL, agreement, simulate
+from observation_simulator import CELL, agreement, noisy_reflections, simulate
 
 CELL_FILE = """CrystFEL unit cell file version 1.0
 
@@ -309,15 +309,17 @@ def test_a_space_group_whose_absences_are_there(folder, simulated, capsys):
 
 
 def test_half_sets_apart_and_rejection_by_delta_cc(folder, simulated, capsys):
-    """Both through the command line: what they did stands in the file."""
-    files = [write_chunk(folder / "a.h5", simulated, range(len(simulated.scale)))]
-    settings = '{"independent_halves": true, "reject_delta_cc": 1.5, "cycles": 6}'
+    """Both through the command line, of crystals of which every sixth is noisy: what they did stands in the file."""
+    noisy = noisy_reflections(simulated, every=6, noise=1.0, seed=8)
+    changed = {name: noisy[name] for name in ("I", "sigI")}
+    files = [write_chunk(folder / "a.h5", simulated, range(len(simulated.scale)), reflections=changed)]
+    settings = '{"independent_halves": true, "reject_delta_cc": 2.0, "cycles": 6}'
     assert merge(folder, files, "--settings", settings) == 0
     printed = capsys.readouterr().out
     merged, crystals, _, attrs = read_merged(folder / "merged.h5")
     assert attrs["independent_halves"]
     lowering = np.sum(np.array(crystals["status"]) == "lowers CC1/2")
-    assert attrs["n_crystals_lowering_cc"] == lowering > 0
+    assert attrs["n_crystals_lowering_cc"] == lowering > 1
     assert f"{lowering} crystals left out: lowers CC1/2" in printed
     assert "half1: cycle 6" in printed
     assert np.isfinite(merged["I_half1"][merged["n_half1"] > 0]).all()

@@ -189,6 +189,13 @@ def simulate(
     )
 
 
+def noisy_reflections(simulated, every, noise, seed):
+    """Reflections of which one crystal in `every` has its intensities multiplied by log-normal noise of standard deviation `noise`."""
+    noisy = simulated.reflections["crystal"] % every == 0
+    factor = np.where(noisy, np.exp(np.random.default_rng(seed).normal(0, noise, len(noisy))), 1.0)
+    return simulated.reflections | {name: simulated.reflections[name] * factor for name in ("I", "sigI")}
+
+
 def _friedel_sign(hkl):
     """+1 or -1 for reflections of 4/mmm: which of the two classes under the rotations of 422; 0 for centric ones."""
     h, k, l = np.asarray(hkl).T
