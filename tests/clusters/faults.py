@@ -89,6 +89,19 @@ def jobs_of(pool, work, status=None):
     return [job for job in pool.jobs() if job["Iwd"] == str(work.folder) and status in (None, job["JobStatus"])]
 
 
+def records_of(pool, work):
+    """The pool's records of the jobs that were submitted from a folder and have left the queue."""
+    return [job for job in pool.history() if job["Iwd"] == str(work.folder)]
+
+
+def wait_until_gone(pool, work, patience=60):
+    """Wait until no job of a folder is in the queue: a removed one stays there until its processes are gone."""
+    give_up = time.monotonic() + patience
+    while jobs_of(pool, work):
+        assert time.monotonic() < give_up, work.printed()
+        time.sleep(0.2)
+
+
 def wait_for_running_job(pool, work, process, patience=120):
     """Wait until a chunk's job of a folder has a process; returns its ad."""
     give_up = time.monotonic() + patience

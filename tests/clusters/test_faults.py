@@ -50,7 +50,7 @@ def troubled(pool, prepared, tmp_path_factory):
     held = faults.jobs_of(pool, work)
     for job in held:
         pool.call("condor_rm", job["ClusterId"])
-    return Troubled(work, first, held, [job for job in pool.history() if job["Iwd"] == str(work.folder)])
+    return Troubled(work, first, held, faults.records_of(pool, work))
 
 
 class Troubled:
@@ -148,7 +148,7 @@ def test_job_over_its_memory_gets_more(pool, partly_done, local_run):
     for job in held:
         assert job["HoldReasonCode"] == 34 or "memory" in job["HoldReason"], job["HoldReason"]
         pool.call("condor_rm", job["ClusterId"])
-    done = [job for job in pool.history() if job["Iwd"] == str(work.folder) and faults.chunk_of(job)]
+    done = [record for record in faults.records_of(pool, work) if faults.chunk_of(record)]
     asked = {
         chunk: sorted(job["RequestMemory"] for job in done if faults.chunk_of(job) == chunk)
         for chunk in ("0001", "0003")
@@ -172,7 +172,7 @@ def test_restart_of_the_pool_in_the_middle(pool, partly_done, local_run):
 
 
 def test_killed_snakemake_is_started_again(pool, partly_done, local_run):
-    """Its job goes on; the new one submits it again, and neither spoils what the other writes. Here both chunks are one job."""
+    """Its job goes on, and is removed as docs/clusters.md says before the next one starts. Here both chunks are one job."""
     work = partly_done("--group-components", "chunk=2", "--cores", "4")
     process = work.start(*TARGETS)
     job = faults.wait_for_running_job(pool, work, process)
@@ -180,13 +180,15 @@ def test_killed_snakemake_is_started_again(pool, partly_done, local_run):
     process.wait()
     assert work.finish(work.start(*TARGETS)) != 0
     assert "--unlock" in work.printed()
+    pool.call("condor_rm", "-constraint", f'Iwd == "{work.folder}"')
+    faults.wait_until_gone(pool, work)
     work.snakemake("--unlock")
-    assert job["ClusterId"] in [other["ClusterId"] for other in faults.jobs_of(pool, work)]
     work.snakemake(*TARGETS)
     assert_same_results(work, local_run)
-    records = [other for other in pool.history() if other["Iwd"] == str(work.folder)]
-    of_chunks = [other for other in records if faults.chunk_of(other)]
-    assert len(of_chunks) == 2
+    first, *others = sorted(faults.records_of(pool, work), key=lambda record: record["ClusterId"])
+    assert first["ClusterId"] == job["ClusterId"]
+    assert first["JobStatus"] == REMOVED
+    assert {record["ExitCode"] for record in others} == {0}
     # One chunk after the other, since no job asks for more than four cores.
-    assert {(other["RequestCpus"], other["RequestMemory"]) for other in of_chunks} == {(4, 4000)}
-    assert {other["ExitCode"] for other in records} == {0}
+    again = [record for record in others if faults.chunk_of(record)]
+    assert [(record["RequestCpus"], record["RequestMemory"]) for record in again] == [(4, 4000)]

@@ -3,6 +3,9 @@
 import pytest
 from work_folder import assert_same_results, on_pool
 
+#: Name of the job of a chunk: its group and its rules.
+CHUNK = "chunk_builtin_indexing_builtin_integration_builtin_peaks"
+
 
 @pytest.fixture(scope="module")
 def on_htcondor(pool, prepared, tmp_path_factory):
@@ -19,9 +22,8 @@ def test_results_are_those_of_the_local_run(on_htcondor, local_run):
 def test_the_pool_ran_the_jobs(on_htcondor):
     """One for the three stages of each chunk, and those that are not short."""
     _, jobs = on_htcondor
-    chunk = "builtin_indexing_builtin_integration_builtin_peaks"
     names = sorted(job["JobBatchName"].split("-")[0] for job in jobs)
-    assert names == ["ambiguity", *[chunk] * 5, "builtin_merging", "export"]
+    assert names == ["ambiguity", "builtin_merging", *[CHUNK] * 5, "export"]
     assert {job["ExitCode"] for job in jobs} == {0}
     assert all(job["LastRemoteHost"].startswith("slot1_") for job in jobs)
 
@@ -29,7 +31,7 @@ def test_the_pool_ran_the_jobs(on_htcondor):
 def test_jobs_ask_for_what_their_rules_state(on_htcondor):
     """Of a chunk's stages, which run one after the other, the largest counts."""
     asked = {job["JobBatchName"].split("-")[0]: (job["RequestCpus"], job["RequestMemory"]) for job in on_htcondor[1]}
-    assert asked["builtin_indexing_builtin_integration_builtin_peaks"] == (4, 4000)
+    assert asked[CHUNK] == (4, 4000)
     assert asked["builtin_merging"] == (8, 8000)
     assert {job["RequestDisk"] for job in on_htcondor[1]} == {1000 * 1024}
 
