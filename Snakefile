@@ -12,6 +12,7 @@ configfile: "config/config.yaml"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/containers.smk"
 include: "workflow/rules/groups.smk"
 include: "workflow/rules/example.smk"
 include: "workflow/rules/engines/builtin.smk"
@@ -30,8 +31,9 @@ include: "workflow/rules/export.smk"
 include: "workflow/rules/stream.smk"
 include: "workflow/rules/comparison.smk"
 include: "workflow/rules/report.smk"
-# Last: it goes over the rules of the files before.
+# Last: they go over the rules of the files before.
 include: "workflow/rules/resources.smk"
+include: "workflow/rules/transfer.smk"
 
 
 rule all:

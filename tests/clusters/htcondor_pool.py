@@ -43,9 +43,13 @@ class Pool:
         The program that starts containers.
     cpus, memory : int
         What its one machine claims to have; memory in MB.
+    hidden : sequence of Path
+        Folders that daemon and jobs of the machine do not see: an empty file system lies over each.
+    more : str
+        Lines for the end of the configuration.
     """
 
-    def __init__(self, folder, prefix, apptainer=None, cpus=16, memory=64000):
+    def __init__(self, folder, prefix, apptainer=None, cpus=16, memory=64000, hidden=(), more=""):
         self.folder = Path(folder)
         self.prefix = Path(prefix)
         self.configuration = self.folder / "condor_config"
@@ -58,6 +62,8 @@ class Pool:
             "CONDOR_CONFIG": str(self.configuration),
             "PATH": os.pathsep.join([*map(str, programs), os.environ["PATH"]]),
         }
+        self.hidden = [Path(path) for path in hidden]
+        self.more = more
         self._guard = None
 
     def start(self):
@@ -69,9 +75,25 @@ class Pool:
         text = (HERE / "condor_config.in").read_text()
         for name, value in self.values.items():
             text = text.replace(f"@{name}@", str(value))
-        self.configuration.write_text(text)
+        self.configuration.write_text(text + self._of_a_machine_apart() + self.more)
         self._guard = start_guard(self.folder)
         self.start_daemons()
+
+    def _of_a_machine_apart(self):
+        """Lines that have the machine's daemon started in a file system of its own, by a script beside them."""
+        if not self.hidden:
+            return ""
+        script = self.folder / "startd.sh"
+        over = " && ".join(f"mount -t tmpfs -o size=1m none '{path}'" for path in self.hidden)
+        # A user namespace of its own may mount; inside it the user is the one that the other daemons are.
+        apart = f'exec unshare --user --map-user={self._user()} --map-group={self._user()} --keep-caps --mount sh -c \'{over.replace(chr(39), chr(34))} && exec "$0" "$@"\''
+        script.write_text(f'#!/bin/sh\n{apart} {self.prefix}/usr/sbin/condor_startd "$@"\n')
+        script.chmod(0o755)
+        return f"STARTD = {script}\n"
+
+    @staticmethod
+    def _user():
+        return 1 if os.getuid() == 0 else os.getuid()
 
     def start_daemons(self):
         """Start the daemons on what lies in the folder."""

@@ -472,7 +472,9 @@ MASK_FILE = r"\s*([^;=\s]+/)?mask\d*_file\s*="
 RUNS = read_runs(config["runs"])
 DATASETS = list(dict.fromkeys(row["dataset"] for row in RUNS.values()))
 FRAME_FILES = {run: frame_files(run) for run in RUNS}
-require_files()
+# A job on another machine may have only the files that it needs.
+if workflow.is_main_process:
+    require_files()
 
 # Minutes that each stage of a chunk may take at its first attempt: to start, and 0.3 s a frame, of which a frame of 4 megapixels takes a
 # twentieth where it is read from a local disk.
@@ -491,11 +493,6 @@ DIALS_SCALE = version_of("dials.version") if "dials_scale" in config["mergers"] 
 CCTBX_XFEL_MERGE = version_of("dials.version") if "cctbx_xfel_merge" in config["mergers"] else "not asked"
 PARTIALATOR = version_of("partialator") if "partialator" in config["mergers"] else "not asked"
 PROCESS_HKL = version_of("process_hkl") if "process_hkl" in config["mergers"] else "not asked"
-
-# Made from containers/builtin.def; only with --sdm apptainer. The version is part of the name because only the name is compared.
-CONTAINER = "containers/builtin-0.1.0.sif"
-CRYSTFEL_CONTAINER = "containers/crystfel-0.1.0.sif"
-DIALS_CONTAINER = "containers/dials-0.1.0.sif"
 
 # Settings of the engine dials that its peak search uses, and those that its indexing uses.
 DIALS_PEAKS = ["threshold", "sigma_background", "sigma_strong", "gain", "extra_find_spots"]

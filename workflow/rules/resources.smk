@@ -27,7 +27,16 @@ def as_asked(resource):
         asked = {"input": input, "attempt": attempt, "threads": threads, "rulename": rulename, "async_run": async_run}
         return resource.evaluate(wildcards, **asked).value
 
+    amount.__signature__ = inspect.signature(amount)
     return amount
+
+
+def write_down_signatures():
+    """The same for the functions that say what belongs to what: a fifth of the time that a plan of thousands of jobs takes."""
+    of_wildcards = inspect.signature(lambda wildcards: None)
+    for function in list(globals().values()):
+        if inspect.isfunction(function) and list(inspect.signature(function).parameters) == ["wildcards"]:
+            function.__signature__ = of_wildcards
 
 
 AMOUNT_OF_ATTEMPT = inspect.signature(lambda wildcards, attempt: None)
@@ -42,3 +51,5 @@ for stage in workflow.rules:
         # An expression says itself what an attempt changes.
         if name in asked and not asked[name].is_evaluable():
             asked[name] = doubled_each_attempt(asked[name].value)
+
+write_down_signatures()

@@ -1,0 +1,56 @@
+"""
+What travels with the jobs of HTCondor where the machines of the pool do not see the working directory (profiles/htcondor-transfer).
+
+The plug-in sends input files and config there, and brings results back. Added here: packages and workflow, packed by `sfxflow pack`
+when the workflow starts, the table of the runs, and on the way back logs and benchmark files.
+
+Needs    every other rule file, included before
+Provides resources of their rules, all equal: a group of jobs can have only one value of each
+"""
+
+import sys
+
+PACKED = ".snakemake/packed/sfxflow.tar.gz"
+JOB = os.path.join(os.path.dirname(str(workflow.current_basedir)), "scripts/htcondor_job.sh")
+SENT = not workflow.storage_settings.shared_fs_usage and workflow.is_main_process
+
+
+def outside(path):
+    """Whether a file can't be sent: its place on the other machine must be its place here, below the working directory."""
+    return os.path.isabs(path) or os.path.normpath(path).startswith("..")
+
+
+def seen_by_all(path):
+    """Whether the profile says that every machine of the pool sees a file where it is."""
+    prefixes = (getattr(workflow.executor_settings, "shared_fs_prefixes", None) or "").split(",")
+    return any(path.startswith(prefix.strip().rstrip("/") + "/") for prefix in prefixes if prefix.strip())
+
+
+def require_files_to_send():
+    """Every file of the config must lie where it can be sent from, or where all machines see it."""
+    named = {config["runs"]}
+    for row in RUNS.values():
+        named |= {row["frames"], row["geometry"], row.get("mask") or ""}
+    for dataset in DATASETS:
+        named |= {config["datasets"][dataset][key] or "" for key in ("cell", "reference")}
+    lost = sorted(path for path in named if path and outside(path) and not seen_by_all(path))
+    if lost:
+        # An exception here would come out as a traceback.
+        sys.exit(
+            f"{len(lost)} paths lead out of the working directory, which jobs of this profile do not see: {', '.join(lost[:5])}. Move or link "
+            "them below it and name them relative to it, or say in the profile that every machine of the pool sees them: "
+            f"htcondor-shared-fs-prefixes: {os.path.dirname(lost[0]) or '/data'}"
+        )
+
+
+if SENT:
+    for stage in workflow.rules:
+        stage.resources["htcondor_transfer_input_files"] = ",".join([PACKED, config["runs"]])
+        stage.resources["htcondor_transfer_output_files"] = "logs,benchmarks"
+        stage.resources["job_wrapper"] = JOB
+
+
+onstart:
+    if SENT:
+        require_files_to_send()
+        shell("sfxflow pack --output {PACKED:q}")
