@@ -6,9 +6,9 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # The bindings of HTCondor warn at each start where no pool is configured.
 export PYTHONWARNINGS ?= ignore::UserWarning:htcondor2
 
-CODE := src tests workflow/scripts benchmarks
+CODE := src tests workflow/scripts benchmarks containers
 
-.PHONY: demo test test-clusters check benchmark docs schema clean
+.PHONY: demo test test-clusters check benchmark docs schema containers clean
 
 demo: .venv/installed
 	snakemake --cores all
@@ -28,17 +28,24 @@ check: .venv/installed-dev
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 	snakemake --snakefile workflow/Snakefile --lint
-	python -m sfxflow.config_schema --check
+	python -m sfxflow.io.config_schema --check
 
 benchmark: .venv/installed-dev
 	python benchmarks/run.py
 
 # The schema and the config reference, from src/sfxflow/settings.py.
 schema: .venv/installed
-	python -m sfxflow.config_schema
+	python -m sfxflow.io.config_schema
 
 docs: .venv/installed-dev schema
 	python -m pytest -q tests/docs
+
+# Images of the engines for --sdm apptainer, containers/NAME-VERSION.sif: docs/containers.md. Without a registry, as root on Debian:
+# make containers BASE=debootstrap CONTAINERS="builtin dials".
+BASE ?= docker
+CONTAINERS ?= builtin crystfel dials
+containers: .venv/installed
+	python containers/build.py --base $(BASE) $(CONTAINERS)
 
 clean:
 	rm -rf build .pytest_cache .ruff_cache .hypothesis

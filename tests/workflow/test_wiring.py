@@ -149,8 +149,8 @@ def test_default_profile_has_built_in_options_only():
 
 
 def test_container_carries_the_version():
-    common = (ROOT / "workflow/rules/common.smk").read_text()
-    assert f'CONTAINER = "containers/builtin-{sfxflow.__version__}.sif"' in common
+    rules = (ROOT / "workflow/rules/containers.smk").read_text()
+    assert f'IMAGES_VERSION = "{sfxflow.__version__}"' in rules
 
 
 @pytest.mark.parametrize("snakefile", ["Snakefile", "workflow/Snakefile"])
