@@ -40,9 +40,8 @@ schema: .venv/installed
 docs: .venv/installed-dev schema
 	python -m pytest -q tests/docs
 
-# Images of the engines for --sdm apptainer, containers/NAME-VERSION.sif: docs/containers.md. Without a registry, as root on Debian:
-# make containers BASE=debootstrap CONTAINERS="builtin dials".
-BASE ?= docker
+# Images of the engines for --sdm apptainer, containers/NAME-VERSION.sif: docs/containers.md. One of them: make containers CONTAINERS=builtin
+BASE ?= auto
 CONTAINERS ?= builtin crystfel dials
 containers: .venv/installed
 	python containers/build.py --base $(BASE) $(CONTAINERS)

@@ -125,9 +125,7 @@ def build(name, base, apptainer):
     """
     python, packages = CONTAINERS[name]
     arguments = {"version": version()}
-    if base == "debootstrap":
-        if packages is None:
-            raise NotBuilt("it starts from an image that a registry has: --base docker")
+    if base == "debootstrap" and packages is not None:
         arguments |= {"bootstrap": "localimage", "from": debian(packages).relative_to(ROOT)}
     arguments["wheels"] = wheels(python).relative_to(ROOT)
     unfinished = SCRATCH / f"{name}.sif"
@@ -146,9 +144,10 @@ def main():
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CONTAINERS)} (default: all)")
     parser.add_argument(
         "--base",
-        choices=("docker", "debootstrap"),
-        default="docker",
-        help="where plain Debian comes from: the image of a registry (default), or debootstrap and this machine's mirror, as root",
+        choices=("auto", "docker", "debootstrap"),
+        default="auto",
+        help="where plain Debian comes from: the image of a registry, or debootstrap and this machine's mirror, as root; "
+        "auto (default): the second where it is possible",
     )
     args = parser.parse_args()
     unknown = sorted(set(args.names) - set(CONTAINERS))
@@ -159,10 +158,13 @@ def main():
         sys.exit(
             "apptainer is not installed; your system's package manager or administrator installs it (https://apptainer.org)"
         )
+    base = args.base
+    if base == "auto":
+        base = "debootstrap" if shutil.which("debootstrap") and os.getuid() == 0 and mirror() else "docker"
     said = []
     for name in args.names or CONTAINERS:
         try:
-            build(name, args.base, apptainer)
+            build(name, base, apptainer)
             said.append(f"{image(name).relative_to(ROOT)}: {image(name).stat().st_size / 1e6:.0f} MB")
         except NotBuilt as reason:
             said.append(f"{image(name).relative_to(ROOT)}: not built: {reason}")
