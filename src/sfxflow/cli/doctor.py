@@ -1,8 +1,12 @@
 """Say what is installed, which engines, mergers and clusters work from here, what is missing and how to get it.
 
 Only the built-in engine has to be there. CrystFEL and DIALS are programs beside it, which are found on the search path.
+
+With --profile a job of a second is submitted through that profile, from the folder that this is started in; it reads and writes there, looks
+for the frames of config/runs.tsv and, with containers, starts each image. What is wrong is said in words; the job and its files are removed.
 """
 
+import argparse
 import importlib.metadata
 import importlib.util
 import os
@@ -12,6 +16,8 @@ import subprocess
 import tempfile
 
 import sfxflow
+from sfxflow.cli.doctor_profile import answer, try_profile
+from sfxflow.errors import InputError
 from sfxflow.licences import LICENCES
 from sfxflow.programs.dials import MISSING_MODULE, lacks_module
 from sfxflow.programs.probe import crystfel_methods, said_version
@@ -41,11 +47,28 @@ CLUSTERS = {
 
 
 def add_arguments(parser):
-    """`sfxflow doctor` has no arguments."""
+    """Arguments of `sfxflow doctor`."""
+    parser.add_argument("--profile", metavar="NAME", help="try this profile with a job")
+    parser.add_argument(
+        "--time-limit", type=float, default=180.0, metavar="S", help="with --profile: seconds that the job may take"
+    )
+    parser.add_argument(
+        "--apptainer", action="store_true", help="with --profile: start the containers, even if it does not name them"
+    )
+    # What the job calls.
+    parser.add_argument("--question", help=argparse.SUPPRESS)
+    parser.add_argument("--answer", help=argparse.SUPPRESS)
 
 
 def run(args):
-    """Print the findings; exit status 1 when the workflow can't run here."""
+    """Print the findings; exit status 1 when the workflow can't run here, or not with the profile."""
+    if args.question and args.answer:
+        answer(args.question, args.answer)
+        return 0
+    if args.profile:
+        if not args.time_limit > 0:
+            raise InputError(f"--time-limit: {args.time_limit:g} s: more than 0 is expected")
+        return try_profile(args.profile, args.time_limit, args.apptainer)
     print(f"sfxflow {sfxflow.__version__}, Python {platform.python_version()}, {platform.platform()}")
     print(f"{_cores()} cores, {_memory()}, temporary files in {tempfile.gettempdir()}")
     works = _engine()

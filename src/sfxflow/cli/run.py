@@ -58,7 +58,7 @@ def add_arguments(parser):
     limit.add_argument(
         "--queue-limit", type=_minutes, default=120.0, metavar="MIN", help="jobs have waited, and none ran"
     )
-    limit.add_argument("--held-limit", type=_minutes, default=10.0, metavar="MIN", help="all jobs have been held")
+    limit.add_argument("--held-limit", type=_minutes, default=15.0, metavar="MIN", help="all jobs have been held")
     limit.add_argument(
         "--unreachable-limit", type=_minutes, default=10.0, metavar="MIN", help="the queue has not answered"
     )

@@ -90,7 +90,7 @@ def _without_shown_logs(text):
     """Lines of a log without the files that Snakemake shows in it: they hold what anybody printed."""
     lines = iter(text.splitlines())
     for line in lines:
-        if not line.lstrip(" ").startswith("Logfile "):
+        if not (line.lstrip(" ").startswith("Logfile ") and line.endswith(":")):
             yield line
             continue
         frame = next(lines, "").strip()
