@@ -12,7 +12,7 @@ import yaml
 import sfxflow
 from sfxflow.cli import main
 from sfxflow.cli.run_rows import patterns_of, written_path
-from sfxflow.config_schema import config_schema
+from sfxflow.io.config_schema import config_schema
 
 ROWS, COLUMNS = 20, 16
 CHECKOUT = Path(sfxflow.__file__).resolve().parents[2]

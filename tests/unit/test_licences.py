@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sfxflow.config_schema import config_schema
 from sfxflow.errors import InputError
+from sfxflow.io.config_schema import config_schema
 from sfxflow.licences import LICENCES, accepted_licences, licensed_methods, refusal, require_licences
 
 ACCEPTED = {"mosflm": {"accepted_by": "A. Name", "date": "2026-01-31"}, "xds": {"accepted_by": "B. Name", "date": None}}

@@ -6,8 +6,8 @@ import datetime
 
 import yaml
 
-from sfxflow.config_schema import config_schema
 from sfxflow.errors import InputError
+from sfxflow.io.config_schema import config_schema
 
 
 def read_config(path):

@@ -70,7 +70,7 @@ def test_defaults_are_those_of_the_workflow(tmp_path):
     """snakemake's own reading of the same schema."""
     from snakemake.utils import validate
 
-    from sfxflow.config_schema import config_schema
+    from sfxflow.io.config_schema import config_schema
 
     (tmp_path / "c.yaml").write_text("datasets: {d: {split: laser}}\nlicences: {xds: {accepted_by: A}}\n")
     (tmp_path / "schema.yaml").write_text(yaml.safe_dump(config_schema()))

@@ -1,6 +1,6 @@
 """The schema of the config file, made from the settings classes, so that what the workflow accepts and what the stages accept agree.
 
-`python -m sfxflow.config_schema` writes workflow/schemas/config.schema.yaml and docs/reference/config.md of the checkout;
+`python -m sfxflow.io.config_schema` writes workflow/schemas/config.schema.yaml and docs/reference/config.md of the checkout;
 with `--check` it only says whether they are in step.
 """
 
@@ -174,7 +174,7 @@ def config_schema():
 
 def schema_text():
     """The schema file's text."""
-    head = "# Made from src/sfxflow/settings.py by `python -m sfxflow.config_schema`; not to be edited.\n"
+    head = "# Made from src/sfxflow/settings.py by `python -m sfxflow.io.config_schema`; not to be edited.\n"
     return head + yaml.safe_dump(config_schema(), sort_keys=False, allow_unicode=True, width=120)
 
 
@@ -200,7 +200,7 @@ def page_text():
         "# Config reference",
         "",
         "Every key of `config/config.yaml`. A section or key that is left out has its default. This page is made by",
-        "`python -m sfxflow.config_schema` from `src/sfxflow/settings.py`; how each default was chosen stands in the page of its stage.",
+        "`python -m sfxflow.io.config_schema` from `src/sfxflow/settings.py`; how each default was chosen stands in the page of its stage.",
         "",
         "## Top level",
         "",
@@ -234,7 +234,7 @@ def page_text():
 
 def main(argv=None):
     """Write or check the two files; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m sfxflow.config_schema", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m sfxflow.io.config_schema", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 when a file is out of step")
     parser.add_argument("--root", type=Path, default=Path(), help="the checkout")
     args = parser.parse_args(argv)
@@ -243,7 +243,7 @@ def main(argv=None):
         if args.check:
             if not path.is_file() or path.read_text() != text:
                 print(
-                    f"{path}: out of step with src/sfxflow/settings.py; run: python -m sfxflow.config_schema",
+                    f"{path}: out of step with src/sfxflow/settings.py; run: python -m sfxflow.io.config_schema",
                     file=sys.stderr,
                 )
                 status = 1

@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sfxflow.config_schema import config_schema, main, schema_text
+from sfxflow.io.config_schema import config_schema, main, schema_text
 from sfxflow.settings import STAGES, defaults, settings_from
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_schema_and_reference_are_in_step():
