@@ -119,7 +119,7 @@ def test_imports_of_the_folders_have_no_circles(arrows):
         if place in done:
             return
         way.append(place)
-        for other in arrows[place] if place in arrows else ():
+        for other in arrows.get(place, ()):
             follow(other)
         way.pop()
         done.add(place)
