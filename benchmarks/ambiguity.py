@@ -20,7 +20,7 @@ import numpy as np
 import stages
 from table import Row, main
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests/unit/ambiguity"))
+sys.path[:0] = [str(Path(__file__).parents[1] / "tests/unit" / part) for part in ("ambiguity", "merging")]
 
 from ambiguous_crystals import simulate
 

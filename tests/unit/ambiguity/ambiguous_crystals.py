@@ -7,6 +7,15 @@ noise, and errors of orientation, width and photon energy that the tables don't 
 from dataclasses import dataclass
 
 import numpy as np
+from stills import (
+    N_PEAK,
+    N_RING,
+    above_background,
+    background_level,
+    polarisation_factor,
+    random_rotation,
+    wilson_intensities,
+)
 
 from sfxflow.cell import reciprocal_matrix
 from sfxflow.symmetry import reflection_key, space_group, to_asu
@@ -107,9 +116,7 @@ def simulate(
     names = ("I", "sigI", "excitation_error", "polarisation")
     told, rows, columns = [], [], {name: [] for name in names}
     for c in range(n_crystals):
-        rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
-        rotation *= np.sign(np.linalg.det(rotation))
-        own = rotation @ reciprocal
+        own = random_rotation(rng) @ reciprocal
         near = np.flatnonzero(np.abs(squared + 2 * k * (grid @ own[2])) < 2 * k * far)
         q, length = grid[near] @ own.T, np.sqrt(squared[near])
         excitation = k - np.linalg.norm(q + [0, 0, k], axis=1)
@@ -127,15 +134,12 @@ def simulate(
         k_here = k * (1 + rng.normal(0, energy_error))
         error = k_here - np.linalg.norm(turned + [0, 0, k_here], axis=1)
         width = sigma_q * np.exp(rng.normal(0, width_spread))
-        direction = (q + [0, 0, k]) / np.linalg.norm(q + [0, 0, k], axis=1)[:, None]
-        polarisation = 1 - 0.99 * direction[:, 0] ** 2 - 0.01 * direction[:, 1] ** 2
+        polarisation = polarisation_factor(q, k)
         scale = np.exp(rng.normal(0, scale_spread) - rng.normal(0, b_spread) * length**2 / 2)
         expected = scale * radius / width * np.exp(-0.5 * (error / width) ** 2) * intensity[index[near]] * polarisation
-        level = background * np.exp(-3 * length)
-        n_peak, n_ring = 28, 60
-        ring = rng.poisson(n_ring * level)
-        counted = rng.poisson(expected * mean_photons + n_peak * level) - n_peak / n_ring * ring
-        variance = np.clip(counted, 0, None) + n_peak * (1 + n_peak / n_ring) * np.maximum(ring / n_ring, 0.02)
+        level = background_level(length, background)
+        ring = rng.poisson(N_RING * level)
+        counted, variance = above_background(rng.poisson(expected * mean_photons + N_PEAK * level), ring)
         for name, values in zip(names, (counted, np.sqrt(variance), excitation, polarisation), strict=True):
             columns[name].append(values.astype(np.float32))
         rows.append(np.rint(grid[near] @ operators[mode[c]]).astype(np.int16))
@@ -167,6 +171,4 @@ def _reflections(cell, group, d_min, rng):
     s = np.linalg.norm(hkl @ reciprocal_matrix(cell).T, axis=1)
     operations = group.operations()
     centric = np.array([operations.is_reflection_centric(row) for row in hkl.tolist()])
-    wilson = np.where(centric, rng.normal(size=len(s)) ** 2, rng.exponential(size=len(s)))
-    protein = 1.0 + 0.5 * np.cos(2 * np.pi * (s - 0.22) / 0.12) * np.exp(-(((s - 0.2) / 0.1) ** 2))
-    return grid, index, hkl, wilson * protein * np.exp(-20.0 * s**2 / 2)
+    return grid, index, hkl, wilson_intensities(s, centric, rng)

@@ -8,6 +8,15 @@ What the merging is told (orientation, widths, photon energy) differs from what 
 from dataclasses import dataclass, field
 
 import numpy as np
+from stills import (
+    N_PEAK,
+    N_RING,
+    above_background,
+    background_level,
+    polarisation_factor,
+    random_rotation,
+    wilson_intensities,
+)
 
 CELL = (79.1, 79.1, 37.9, 90.0, 90.0, 90.0)
 SPACE_GROUP = "P43212"
@@ -51,10 +60,7 @@ def true_intensities(d_min, rng, wilson_b=20.0, mean=800.0):
     s = np.sqrt((hkl[:, 0] ** 2 + hkl[:, 1] ** 2) / a**2 + hkl[:, 2] ** 2 / c**2)
     hkl, s = hkl[s < 1 / d_min], s[s < 1 / d_min]
     centric = (hkl[:, 2] == 0) | (hkl[:, 1] == 0) | (hkl[:, 0] == hkl[:, 1])
-    wilson = np.where(centric, rng.normal(size=len(s)) ** 2, rng.exponential(size=len(s)))
-    # proteins: a shallow minimum near 6 angstrom and a maximum near 4.5
-    protein = 1.0 + 0.5 * np.cos(2 * np.pi * (s - 0.22) / 0.12) * np.exp(-(((s - 0.2) / 0.1) ** 2))
-    return hkl, mean * wilson * protein * np.exp(-wilson_b * s**2 / 2)
+    return hkl, mean * wilson_intensities(s, centric, rng, wilson_b)
 
 
 def line_profile(kind, u):
@@ -120,9 +126,7 @@ def simulate(
     crystals = {name: [] for name in ("reciprocal", "profile_radius", "mosaicity", "bandwidth", "photon_energy")}
     parts, scales, partialities, widths = [], [], [], []
     for number in range(n_crystals):
-        rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
-        rotation *= np.sign(np.linalg.det(rotation))
-        told = rotation @ reciprocal
+        told = random_rotation(rng) @ reciprocal
         angle = rng.normal(0, misorientation, 3)
         cross = np.array([[0, -angle[2], angle[1]], [angle[2], 0, -angle[0]], [-angle[1], angle[0], 0]])
         true = (np.eye(3) + cross + cross @ cross / 2) @ told
@@ -142,19 +146,15 @@ def simulate(
         error = k_here - np.linalg.norm(q + [0, 0, k_here], axis=1)
         width = np.sqrt(own_radius**2 + (mosaicity * q_length) ** 2 + (bandwidth * q_length**2 / (2 * k_here)) ** 2)
         partiality = np.sqrt(2 * np.pi) * radius * line_profile(profile, error / width) / width
-        direction = (q + [0, 0, k_here]) / np.linalg.norm(q + [0, 0, k_here], axis=1)[:, None]
-        polarisation = 1 - 0.99 * direction[:, 0] ** 2 - 0.01 * direction[:, 1] ** 2
+        polarisation = polarisation_factor(q, k_here)
         sign = _friedel_sign(grid[near])
         true_i = intensity[own_rows] * (1 + sign * difference[own_rows])
         if number % 2:
             true_i = true_i * changed[own_rows]
         expected = scale * np.exp(-b * q_length**2 / 2) * partiality * true_i * polarisation
-        n_peak, n_ring = 28, 60
-        level = background * np.exp(-3 * q_length)
-        counts = rng.poisson(np.clip(expected, 0, None) + n_peak * level)
-        ring = rng.poisson(n_ring * level)
-        observed = counts - n_peak / n_ring * ring
-        variance = np.clip(observed, 0, None) + n_peak * (1 + n_peak / n_ring) * np.maximum(ring / n_ring, 0.02)
+        level = background_level(q_length, background)
+        counts = rng.poisson(np.clip(expected, 0, None) + N_PEAK * level)
+        observed, variance = above_background(counts, rng.poisson(N_RING * level))
         parts.append(
             {
                 "crystal": np.full(len(near), number, np.uint32),

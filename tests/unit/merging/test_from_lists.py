@@ -64,6 +64,41 @@ def test_absent_reflections_and_those_beyond_the_limit_are_counted(unique):
     assert not np.any((columns["h"] == 0) & (columns["k"] == 0) & (columns["l"] % 4 != 0))
 
 
+def test_friedel_mates_apart():
+    """Against one reflection after the other."""
+    group = space_group("P422")
+    operations = point_group("422")
+    rng = np.random.default_rng(5)
+    chosen = np.unique(asymmetric(rng.integers(-6, 7, (400, 3)), operations), axis=0)
+    given = Listed(
+        chosen, rng.normal(size=len(chosen)), rng.uniform(0.5, 1, len(chosen)), rng.integers(1, 9, len(chosen))
+    )
+    columns, _ = merged_columns({"": given}, group, CELL, None, anomalous=True)
+    of = {tuple(hkl): (i, s, n) for hkl, i, s, n in zip(chosen.tolist(), given.I, given.sigI, given.n, strict=True)}
+    both = 0
+    for row, hkl in enumerate(np.column_stack([columns[name] for name in "hkl"])):
+        own, mate = (tuple(asymmetric(sign * hkl[None], operations)[0].tolist()) for sign in (1, -1))
+        plus, minus = of.get(own), of.get(mate) if mate != own else None
+        for name, expected in (("_plus", plus), ("_minus", minus)):
+            found = tuple(columns[f"{column}{name}"][row] for column in ("I", "sigI", "n"))
+            np.testing.assert_array_equal(found, expected or (np.nan, np.nan, 0))
+        there = np.array([values for values in (plus, minus) if values])
+        both += len(there) == 2
+        n = there[:, 2].sum()
+        np.testing.assert_allclose(columns["I"][row], there[:, 0] @ there[:, 2] / n)
+        np.testing.assert_allclose(columns["sigI"][row], np.linalg.norm(there[:, 1] * there[:, 2]) / n)
+        assert columns["n"][row] == n
+    assert both > 20
+    assert sum(columns["n"]) == sum(given.n)
+
+
+def test_mates_that_can_not_be_used_do_not_spoil_their_mean():
+    given = Listed(np.array([(2, 1, 1), (1, 2, 1)]), np.array([5.0, np.nan]), np.ones(2), np.array([2, 2]))
+    columns, _ = merged_columns({"": given}, space_group("P422"), CELL, None, anomalous=True)
+    assert columns["I"].tolist() == columns["I_plus"].tolist() == [5.0]
+    assert columns["n_minus"].tolist() == [0]
+
+
 def test_what_can_not_be_used_is_left_out(unique):
     given = listed(unique, 1)
     given.I[0], given.sigI[1] = np.nan, 0.0
@@ -72,7 +107,7 @@ def test_what_can_not_be_used_is_left_out(unique):
 
 
 def test_nothing():
-    columns, left_out = merged_columns({}, space_group("P422"), CELL, 2.0)
+    columns, left_out = merged_columns({}, space_group("P422"), CELL, 2.0, anomalous=True)
     assert all(len(values) == 0 for values in columns.values())
-    assert {"h", "I", "n_half2"} <= columns.keys()
+    assert {"h", "I", "n_half2", "I_plus", "n_minus_half1"} <= columns.keys()
     assert left_out == {}
