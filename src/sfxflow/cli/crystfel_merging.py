@@ -185,9 +185,11 @@ def noted(program, crystals, notes):
         ) from None
 
 
-def write(args, cell, group, crystals, lists, crystal_rows, model, program, chosen, settings, remark=""):
-    """Write the merged file and say what is in it."""
-    columns, left_out = merged_columns(lists, group, cell.parameters, args.d_min)
+def write(
+    args, cell, group, crystals, lists, crystal_rows, model, program, chosen, settings, remark="", anomalous=False
+):
+    """Write the merged file and say what is in it; `anomalous`: Friedel mates stand apart in the lists."""
+    columns, left_out = merged_columns(lists, group, cell.parameters, args.d_min, anomalous)
     n_merged = sum(status == "merged" for status in crystal_rows["status"])
     n = len(columns["I"])
     if lists and not n:
@@ -200,7 +202,7 @@ def write(args, cell, group, crystals, lists, crystal_rows, model, program, chos
         "space_group": group.xhm(),
         "cell": cell.parameters,
         "wavelength": crystals.wavelength,
-        "anomalous": False,
+        "anomalous": anomalous,
         "integrated": args.integrated,
         "partiality_model": model,
         "program": program,
@@ -228,16 +230,40 @@ def write(args, cell, group, crystals, lists, crystal_rows, model, program, chos
         print(f"WARNING: {args.dataset}: {remark}", file=sys.stderr)
 
 
+class Prepared(NamedTuple):
+    """What a merger of CrystFEL works with: settings of its own and of the stages that it takes some of, and what was read."""
+
+    settings: object
+    integration: object
+    anomalous: bool
+    cell: object
+    group: object
+    point_group: str
+    crystals: Crystals
+
+
 def prepared(args, stage):
-    """Settings of the merger and of the integration, cell, space group, its Laue group by CrystFEL's name, and the crystals."""
-    settings, integration = program_job.sections(args, stage, "integration")
+    """Settings, cell, space group, the point group to merge in by CrystFEL's name, and the crystals.
+
+    The point group is the Laue group, or with merging.anomalous the one that the space group has, in which Friedel mates differ.
+
+    Raises
+    ------
+    InputError
+        A setting is wrong, CrystFEL has no name for the point group, or a file is damaged.
+    """
+    settings, integration, merging = program_job.sections(args, stage, "integration", "merging")
     if args.d_min is not None and not args.d_min > 0:
         raise InputError(f"--d-min {args.d_min}: a resolution in angstrom above 0 is expected")
     cell, group = options.cell_and_group(args.cell, args.space_group)
-    return settings, integration, cell, group, point_group_name(group), read_crystals(args)
+    name = point_group_name(group, friedel=not merging.anomalous)
+    return Prepared(settings, integration, merging.anomalous, cell, group, name, read_crystals(args))
 
 
-def settings_of(stage, settings, integration):
-    """What the merged file says of its settings."""
-    polarisation = {name: getattr(integration, name) for name in ("polarisation_fraction", "polarisation_angle")}
-    return {stage: dict(vars(settings)), "integration": polarisation}
+def write_prepared(args, stage, made, lists, crystal_rows, model, program, chosen, remark):
+    """Write the merged file of a merger of CrystFEL; `made` is what `prepared` gave, the rest as for `write`."""
+    polarisation = {name: getattr(made.integration, name) for name in ("polarisation_fraction", "polarisation_angle")}
+    settings = {stage: dict(vars(made.settings)), "integration": polarisation, "merging": {"anomalous": made.anomalous}}
+    write(
+        args, made.cell, made.group, made.crystals, lists, crystal_rows, model, program, chosen, settings, remark, made.anomalous
+    )  # fmt: skip

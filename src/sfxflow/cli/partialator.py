@@ -1,7 +1,7 @@
 """Scale and merge a stream with CrystFEL's partialator.
 
---settings is a JSON object with the sections partialator and integration of config.yaml; of the latter only the polarisation counts. The
-point group is always given, the half sets are partialator's own (odd and even crystals). partialator says which crystals it has
+--settings is a JSON object with the sections partialator and integration of config.yaml, and merging; of integration only the polarisation
+counts, of merging only anomalous. The point group is always given, the half sets are partialator's own (odd and even crystals). partialator says which crystals it has
 rejected, not why, and not their scales.
 """
 
@@ -24,8 +24,9 @@ def add_arguments(parser):
 
 def run(args):
     """Merge; see the module's docstring."""
-    settings, integration, cell, group, name, crystals = crystfel_merging.prepared(args, "partialator")
-    chosen = partialator_options(settings, name, integration, args.threads)
+    made = crystfel_merging.prepared(args, "partialator")
+    settings, crystals = made.settings, made.crystals
+    chosen = partialator_options(settings, made.point_group, made.integration, args.threads)
     program = require_program("partialator", MINIMUM)
     lists, notes, remark = {}, None, "no crystals"
     if not crystals.left_out.all():
@@ -51,12 +52,9 @@ def run(args):
             remark = ""
             if len(crystals.frame) - crystals.left_out.sum() < 2:
                 paths, remark = {"": paths[""]}, "one crystal: there are no half sets"
-            lists = crystfel_merging.written_lists("partialator", paths, name)
+            lists = crystfel_merging.written_lists("partialator", paths, made.point_group)
             with open(directory / _UNMERGED, "rb") as handle:
                 notes = crystfel_merging.noted("partialator", crystals, partialator_crystals(handle))
     rows = crystfel_merging.crystal_columns(crystals, notes, "not read by partialator (min_res, or no profile radius)")
     about = f"CrystFEL {program.version} partialator"
-    crystfel_merging.write(
-        args, cell, group, crystals, lists, rows, settings.model, about, chosen,
-        crystfel_merging.settings_of("partialator", settings, integration), remark,
-    )  # fmt: skip
+    crystfel_merging.write_prepared(args, "partialator", made, lists, rows, settings.model, about, chosen, remark)

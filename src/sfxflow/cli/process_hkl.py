@@ -1,7 +1,7 @@
 """Merge a stream with CrystFEL's process_hkl: averages, with a scale for each crystal if asked for.
 
---settings is a JSON object with the sections process_hkl and integration of config.yaml; of the latter only the polarisation counts. The
-point group is always given; the half sets are two more runs, of odd and of even crystals.
+--settings is a JSON object with the sections process_hkl and integration of config.yaml, and merging; of integration only the polarisation
+counts, of merging only anomalous. The point group is always given; the half sets are two more runs, of odd and of even crystals.
 """
 
 from pathlib import Path
@@ -21,8 +21,9 @@ def add_arguments(parser):
 
 def run(args):
     """Merge; see the module's docstring."""
-    settings, integration, cell, group, name, crystals = crystfel_merging.prepared(args, "process_hkl")
-    chosen = process_hkl_options(settings, name, integration)
+    made = crystfel_merging.prepared(args, "process_hkl")
+    settings, crystals = made.settings, made.crystals
+    chosen = process_hkl_options(settings, made.point_group, made.integration)
     program = require_program("process_hkl", MINIMUM)
     lists, notes, remark = {}, None, "no crystals"
     if not crystals.left_out.all():
@@ -42,7 +43,7 @@ def run(args):
                     time_limit=program_job.seconds_of(args.time_limit),
                     temporary=True,
                 )
-            lists = crystfel_merging.written_lists("process_hkl", paths, name)
+            lists = crystfel_merging.written_lists("process_hkl", paths, made.point_group)
             # Crystals are compared with the rest, and told of, only where they are scaled or judged.
             if settings.scale or settings.min_cc is not None:
                 with open(directory / _STATISTICS, "rb") as handle:
@@ -51,7 +52,4 @@ def run(args):
         crystals, notes, "left out by process_hkl: does not agree with the others (min_cc, scale)"
     )
     about = f"CrystFEL {program.version} process_hkl"
-    crystfel_merging.write(
-        args, cell, group, crystals, lists, rows, "unity", about, chosen,
-        crystfel_merging.settings_of("process_hkl", settings, integration), remark,
-    )  # fmt: skip
+    crystfel_merging.write_prepared(args, "process_hkl", made, lists, rows, "unity", about, chosen, remark)
