@@ -97,7 +97,8 @@ def _before(profile, cluster):
     try:
         cluster.ask()
         _say(f"{cluster.name} answers")
-        differ = domains_differ() if cluster.name == "htcondor" else None
+        shares_files = profile.content.get("shared-fs-usage") not in ("none", ["none"], [])
+        differ = domains_differ() if cluster.name == "htcondor" and shares_files else None
     except Unreachable as error:
         return [finding(str(error), f"{cluster.name} does not answer")]
     return [differ] if differ else []

@@ -163,10 +163,10 @@ def explained(said):
     return None
 
 
-def short(said, length=400):
-    """A message on one line; its end where it is long."""
+def short(said, length=250):
+    """A message on one line; its beginning where it is long."""
     said = " ".join(said.split())
-    return said if len(said) <= length else "... " + said[-length:]
+    return said if len(said) <= length else said[:length] + " ..."
 
 
 def finding(said, otherwise, remedy="the words above are the program's own"):
