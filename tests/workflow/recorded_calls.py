@@ -2,11 +2,13 @@
 
 import json
 
+from sfxflow.cli.chunk_lists import expanded
+
 
 def options(arguments):
     """Option to its values, of one call."""
     found = {}
-    for argument in arguments[1:]:
+    for argument in expanded(arguments[1:]):
         if argument.startswith("--"):
             values = found.setdefault(argument, [])
         else:

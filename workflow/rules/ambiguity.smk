@@ -25,6 +25,7 @@ rule ambiguity:
         mem_mb=8000,
         runtime=60,
     params:
+        integrated=integrated_of_dataset,
         space_group=space_group_of_dataset,
         settings=settings("ambiguity"),
         version=SFXFLOW,
@@ -33,7 +34,7 @@ rule ambiguity:
     shell:
         """
         sfxflow ambiguity \
-            --integrated {input.integrated:q} \
+            --integrated {params.integrated:q} \
             --cell {input.cell:q} \
             --space-group {params.space_group:q} \
             --reference {input.reference:q} \

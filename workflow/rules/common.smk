@@ -350,6 +350,46 @@ def chunks_of_dataset(wildcards):
     return [f"{run}/{number:04d}" for run in runs for number in range(n_chunks(run))]
 
 
+def listed(runs):
+    """Chunks of runs in the short form that `sfxflow` reads: <run1:50,run2:50>. A command must not be longer than 128 KiB."""
+    return f"<{','.join(f'{run}:{n_chunks(run)}' for run in runs)}>"
+
+
+def integrated_of_dataset(wildcards):
+    """The dataset's files of integrated reflections, in short form."""
+    return f"results/{wildcards.engine}/runs/{listed(runs_of_dataset(wildcards))}.integrated.h5"
+
+
+def peaks_of_dataset(wildcards):
+    """The dataset's peak files, in short form."""
+    return f"results/{wildcards.engine}/runs/{listed(runs_of_dataset(wildcards))}.peaks.h5"
+
+
+def integrated_of_run(wildcards):
+    """The run's files of integrated reflections, in short form."""
+    return f"results/{wildcards.engine}/runs/{listed([wildcards.run])}.integrated.h5"
+
+
+def of_every_engine(file):
+    """A file of each run or chunk for every engine, in short form."""
+    runs = listed(RUNS) if file.startswith(".") else f"<{','.join(RUNS)}>"
+    return [f"results/{engine}/runs/{runs}{file}" for engine in config["engines"]]
+
+
+def runs_of_geometry(wildcards):
+    """Those runs of the dataset that have the geometry."""
+    path = geometry_of_name(wildcards)
+    return [run for run in runs_of_dataset(wildcards) if RUNS[run]["geometry"] == path]
+
+
+def peaks_of_geometry(wildcards):
+    return f"results/builtin/runs/{listed(runs_of_geometry(wildcards))}.peaks.h5"
+
+
+def indexed_of_geometry(wildcards):
+    return f"results/builtin/runs/{listed(runs_of_geometry(wildcards))}.indexed.h5"
+
+
 def first_chunks_of_dataset(wildcards):
     """The dataset's first chunks, as many as hold cell.search_frames frames."""
     chosen, n_frames = [], 0
@@ -388,9 +428,7 @@ def geometry_of_name(wildcards):
 
 def chunks_of_geometry(wildcards):
     """Chunks of those runs of the dataset that have the geometry: run1/0000, ..."""
-    path = geometry_of_name(wildcards)
-    rows = [run for run in runs_of_dataset(wildcards) if RUNS[run]["geometry"] == path]
-    return [f"{run}/{number:04d}" for run in rows for number in range(n_chunks(run))]
+    return [f"{run}/{number:04d}" for run in runs_of_geometry(wildcards) for number in range(n_chunks(run))]
 
 
 def peaks_for_crystfel(wildcards):

@@ -36,6 +36,7 @@ rule comparison:
         mem_mb=2000,
         runtime=15,
     params:
+        frames=of_every_engine("/frames.tsv"),
         datasets=runs_and_references(),
         settings=settings("figures_of_merit"),
         version=SFXFLOW,
@@ -45,7 +46,7 @@ rule comparison:
         """
         sfxflow comparison \
             --merged {input.merged:q} \
-            --frames {input.frames:q} \
+            --frames {params.frames:q} \
             --datasets {params.datasets:q} \
             --settings {params.settings:q} \
             --tsv {output.tsv:q} \

@@ -29,6 +29,7 @@ rule export:
         mem_mb=8000,
         runtime=60,
     params:
+        integrated=integrated_of_dataset,
         settings=settings("export"),
         version=SFXFLOW,
     message:
@@ -37,7 +38,7 @@ rule export:
         """
         sfxflow export \
             --merged {input.merged:q} \
-            --integrated {input.integrated:q} \
+            --integrated {params.integrated:q} \
             --settings {params.settings:q} \
             --mtz {output.mtz:q} \
             --unmerged {output.unmerged:q} \

@@ -24,6 +24,7 @@ rule frames:
         mem_mb=2000,
         runtime=15,
     params:
+        chunks=integrated_of_run,
         n_frames=n_frames_of_run,
         version=SFXFLOW,
     message:
@@ -31,7 +32,7 @@ rule frames:
     shell:
         """
         sfxflow frames \
-            --chunks {input:q} \
+            --chunks {params.chunks:q} \
             --n-frames {params.n_frames} \
             --output {output:q} >{log:q} 2>&1
         """

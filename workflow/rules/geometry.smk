@@ -31,6 +31,8 @@ rule builtin_geometry:
         mem_mb=4000,
         runtime=60,
     params:
+        peaks=peaks_of_geometry,
+        indexed=indexed_of_geometry,
         space_group=space_group_of_dataset,
         settings=settings("geometry"),
         version=SFXFLOW,
@@ -39,8 +41,8 @@ rule builtin_geometry:
     shell:
         """
         sfxflow geometry \
-            --peaks {input.peaks:q} \
-            --indexed {input.indexed:q} \
+            --peaks {params.peaks:q} \
+            --indexed {params.indexed:q} \
             --geometry {input.geometry:q} \
             --cell {input.cell:q} \
             --space-group {params.space_group:q} \

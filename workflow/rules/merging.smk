@@ -28,6 +28,7 @@ rule builtin_merging:
         mem_mb=8000,
         runtime=120,
     params:
+        integrated=integrated_of_dataset,
         space_group=space_group_of_dataset,
         d_min=d_min_of_dataset,
         settings=settings("merging"),
@@ -37,7 +38,7 @@ rule builtin_merging:
     shell:
         """
         sfxflow merging \
-            --integrated {input.integrated:q} \
+            --integrated {params.integrated:q} \
             --dataset {wildcards.dataset:q} \
             --cell {input.cell:q} \
             --space-group {params.space_group:q} \

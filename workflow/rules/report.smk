@@ -53,6 +53,8 @@ rule report:
         mem_mb=2000,
         runtime=15,
     params:
+        frames=of_every_engine("/frames.tsv"),
+        integrated=of_every_engine(".integrated.h5"),
         # One text: Snakemake does not compare the order of a list.
         n_frames=" ".join(str(row["n_frames"]) for _ in config["engines"] for row in RUNS.values()),
         settings=settings("report"),
@@ -62,9 +64,9 @@ rule report:
     shell:
         """
         sfxflow report \
-            --frames {input.frames:q} \
+            --frames {params.frames:q} \
             --n-frames {params.n_frames} \
-            --integrated {input.integrated:q} \
+            --integrated {params.integrated:q} \
             --cells {input.cells:q} \
             --geometries results/builtin/geometry \
             --merged {input.merged:q} \

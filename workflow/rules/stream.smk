@@ -28,6 +28,8 @@ rule stream:
         mem_mb=4000,
         runtime=60,
     params:
+        integrated=integrated_of_dataset,
+        peaks=peaks_of_dataset,
         space_group=space_group_of_dataset,
         version=SFXFLOW,
     message:
@@ -35,8 +37,8 @@ rule stream:
     shell:
         """
         sfxflow stream \
-            --integrated {input.integrated:q} \
-            --peaks {input.peaks:q} \
+            --integrated {params.integrated:q} \
+            --peaks {params.peaks:q} \
             --geometry {input.geometries:q} \
             --cell {input.cell:q} \
             --space-group {params.space_group:q} \

@@ -56,5 +56,6 @@ export SFXFLOW_PYTHON
 export PYTHONPATH="$unpacked/packages" PATH="$unpacked/bin:$PATH" PYTHONNOUSERSITE=1 HOME="$here"
 export TMPDIR="${_CONDOR_SCRATCH_DIR:-$here}" XDG_CACHE_HOME="$here/.cache"
 
-"$SFXFLOW_PYTHON" -m snakemake --snakefile "$unpacked/workflow/Snakefile" "$@"
+# -S: none of the packages that the machine itself has.
+"$SFXFLOW_PYTHON" -S -m snakemake --snakefile "$unpacked/workflow/Snakefile" "$@"
 finish $?

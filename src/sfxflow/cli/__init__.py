@@ -12,6 +12,7 @@ import sys
 import textwrap
 
 import sfxflow
+from sfxflow.cli.chunk_lists import expanded
 from sfxflow.errors import InputError
 from sfxflow.io.job_costs import cost_line
 from sfxflow.settings import STAGES, schema_of
@@ -108,7 +109,7 @@ def _cpu_seconds():
 
 def main(argv=None):
     """Run one sub-command; returns the exit status."""
-    argv = sys.argv[1:] if argv is None else argv
+    argv = expanded(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="sfxflow", description=sfxflow.__doc__)
     parser.add_argument("--version", action="version", version=f"sfxflow {sfxflow.__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="STAGE", required=True)

@@ -22,7 +22,7 @@ _NOT_NEEDED = re.compile(
 )
 #: What of the checkout a job needs beside its packages.
 _WORKFLOW = ("Snakefile", "workflow")
-_PROGRAM = '#!/bin/sh\nexec "$SFXFLOW_PYTHON" -m sfxflow "$@"\n'
+_PROGRAM = '#!/bin/sh\nexec "$SFXFLOW_PYTHON" -S -m sfxflow "$@"\n'
 
 
 def needed_distributions(names):
@@ -142,18 +142,20 @@ def write_packed(path, files):
     """
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     texts = {"bin/sfxflow": _PROGRAM, "python": f"{version}\n", "fingerprint": f"{fingerprint(files)}\n"}
-    with written_whole(path) as temporary:
-        # PAX: fractions of seconds, which numba compares. Level 1: more makes it hardly smaller.
-        with tarfile.open(temporary, "w:gz", compresslevel=1, format=tarfile.PAX_FORMAT) as archive:
-            for name, text in texts.items():
-                _add_text(archive, name, text)
-            for name, source in sorted(files.items()):
-                try:
-                    archive.add(source.resolve(), name, recursive=False)
-                except FileNotFoundError:
-                    # What numba compiled may be replaced at any time.
-                    if "__pycache__" not in name:
-                        raise InputError(f"{source}: went away while it was packed; start again") from None
+    # PAX: fractions of seconds, which numba compares. Level 1: more makes it hardly smaller.
+    with (
+        written_whole(path) as temporary,
+        tarfile.open(temporary, "w:gz", compresslevel=1, format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for name, text in texts.items():
+            _add_text(archive, name, text)
+        for name, source in sorted(files.items()):
+            try:
+                archive.add(source.resolve(), name, recursive=False)
+            except FileNotFoundError:
+                # What numba compiled may be replaced at any time.
+                if "__pycache__" not in name:
+                    raise InputError(f"{source}: went away while it was packed; start again") from None
     return Path(path).stat().st_size
 
 

@@ -29,6 +29,7 @@ rule partialator:
         mem_mb=16000,
         runtime=720,
     params:
+        integrated=integrated_of_dataset,
         space_group=space_group_of_dataset,
         d_min=d_min_of_dataset,
         settings=some_settings({"partialator": None, "integration": ["polarisation_fraction", "polarisation_angle"]}),
@@ -40,7 +41,7 @@ rule partialator:
         """
         sfxflow partialator \
             --stream {input.stream:q} \
-            --integrated {input.integrated:q} \
+            --integrated {params.integrated:q} \
             --dataset {wildcards.dataset:q} \
             --cell {input.cell:q} \
             --space-group {params.space_group:q} \
@@ -75,6 +76,7 @@ rule process_hkl:
         mem_mb=16000,
         runtime=240,
     params:
+        integrated=integrated_of_dataset,
         space_group=space_group_of_dataset,
         d_min=d_min_of_dataset,
         settings=some_settings({"process_hkl": None, "integration": ["polarisation_fraction", "polarisation_angle"]}),
@@ -86,7 +88,7 @@ rule process_hkl:
         """
         sfxflow process_hkl \
             --stream {input.stream:q} \
-            --integrated {input.integrated:q} \
+            --integrated {params.integrated:q} \
             --dataset {wildcards.dataset:q} \
             --cell {input.cell:q} \
             --space-group {params.space_group:q} \

@@ -28,6 +28,7 @@ rule dials_scale_merging:
         mem_mb=16000,
         runtime=720,
     params:
+        integrated=integrated_of_dataset,
         space_group=space_group_of_dataset,
         d_min=d_min_of_dataset,
         settings=settings("dials_scale"),
@@ -38,7 +39,7 @@ rule dials_scale_merging:
     shell:
         """
         sfxflow dials_scale \
-            --integrated {input.integrated:q} \
+            --integrated {params.integrated:q} \
             --geometry {input.geometries:q} \
             --dataset {wildcards.dataset:q} \
             --cell {input.cell:q} \
@@ -77,6 +78,7 @@ rule cctbx_xfel_merging:
         mpi="mpirun",
         tasks=8,
     params:
+        integrated=integrated_of_dataset,
         space_group=space_group_of_dataset,
         d_min=d_min_of_dataset,
         settings=settings("cctbx_xfel_merge"),
@@ -87,7 +89,7 @@ rule cctbx_xfel_merging:
     shell:
         """
         sfxflow cctbx_xfel_merge \
-            --integrated {input.integrated:q} \
+            --integrated {params.integrated:q} \
             --geometry {input.geometries:q} \
             --dataset {wildcards.dataset:q} \
             --cell {input.cell:q} \
