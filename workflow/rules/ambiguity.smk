@@ -19,7 +19,7 @@ rule ambiguity:
     benchmark:
         "benchmarks/{engine}/ambiguity/{dataset}/assignment.tsv"
     container:
-        CONTAINER
+        CRYSTFEL_CONTAINER if config["ambiguity"]["program"] == "ambigator" else CONTAINER
     threads: 4
     resources:
         mem_mb=8000,

@@ -21,6 +21,8 @@ rule dials_peaks:
         program="logs/dials/runs/{run}/{chunk}.peaks.dials.log",
     benchmark:
         "benchmarks/dials/runs/{run}/{chunk}.peaks.tsv"
+    conda:
+        "../../../envs/dials.yaml"
     container:
         DIALS_CONTAINER
     threads: 4
@@ -70,6 +72,8 @@ rule dials_indexing:
         program="logs/dials/runs/{run}/{chunk}.integrated.dials.log",
     benchmark:
         "benchmarks/dials/runs/{run}/{chunk}.integrated.tsv"
+    conda:
+        "../../../envs/dials.yaml"
     container:
         DIALS_CONTAINER
     threads: 4

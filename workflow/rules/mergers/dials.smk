@@ -21,6 +21,8 @@ rule dials_scale_merging:
         program="logs/{engine}/merged/dials_scale/{dataset}/dials.scale.log",
     benchmark:
         "benchmarks/{engine}/merged/dials_scale/{dataset}/merged.tsv"
+    conda:
+        "../../../envs/dials.yaml"
     container:
         DIALS_CONTAINER
     threads: 1
