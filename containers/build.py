@@ -23,6 +23,8 @@ SCRATCH = ROOT / "build/containers"
 
 #: Name of a container to the version of its Python, and the packages of Debian that it needs where it starts from plain Debian.
 CONTAINERS = {"builtin": ("3.11", ["python3"]), "crystfel": ("3.12", None), "dials": ("3.11", ["python3", "dials"])}
+#: Endings of images and their sums.
+IMAGES = (".sif", ".sha256")
 #: The release of Debian that those start from.
 DEBIAN = "bookworm"
 #: C libraries that the packages may ask for, of Debian 12 and of newer systems.
@@ -36,6 +38,18 @@ class NotBuilt(Exception):
 def version():
     """Version of the package, which is part of the images' names."""
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+
+def sources():
+    """SHA-256 of what an image is built from: the package, and this folder."""
+    digest = hashlib.sha256()
+    for path in [
+        *sorted((ROOT / "src").rglob("*.py")),
+        *sorted(path for path in HERE.iterdir() if path.suffix not in IMAGES),
+    ]:
+        if path.is_file():
+            digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def image(name):
@@ -124,7 +138,7 @@ def build(name, base, apptainer):
         The program.
     """
     python, packages = CONTAINERS[name]
-    arguments = {"version": version()}
+    arguments = {"version": version(), "sources": sources()}
     if base == "debootstrap" and packages is not None:
         arguments |= {"bootstrap": "localimage", "from": debian(packages).relative_to(ROOT)}
     arguments["wheels"] = wheels(python).relative_to(ROOT)
