@@ -11,6 +11,7 @@ What an interrupted run has left, killed or cut off by a restart of this machine
 since Snakemake would compute their results again, and Snakemake's lock is taken away when nobody works here any more.
 """
 
+import argparse
 import os
 import platform
 import signal
@@ -76,9 +77,12 @@ def add_arguments(parser):
 
 
 def _minutes(text):
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not value > 0:
-        raise ValueError("a limit is more than 0 minutes")
+        raise argparse.ArgumentTypeError(f"{text}: a number of minutes, more than 0, is expected")
     return value
 
 

@@ -123,7 +123,7 @@ def take_over(force=False, path=PATH):
                         raise InputError(
                             f"{folder}: {words} works here (process {pid}): wait for it, or end it: kill -INT {pid}"
                         )
-        elif other := other_snakemake(folder):
+        if other := other_snakemake(folder):
             raise InputError(
                 f"{folder}: a Snakemake works here (process {other}): wait for it, or end it: kill -INT {other}"
             )
