@@ -194,9 +194,18 @@ def is_there(path):
     return os.path.exists(path) or path in EXAMPLE
 
 
+def files_of_list(path):
+    """The file of each frame of a list (.lst) whose lines all name an event; none where only the files themselves can say."""
+    with open(path, encoding="utf-8", errors="replace") as handle:
+        lines = [line.strip().rpartition(" ") for line in handle if line.strip()]
+    return [file.rstrip() for file, _, event in lines] if all("//" in event for _, _, event in lines) else []
+
+
 def frame_files(run):
     """Files that hold a run's frames, sorted by name; none if nothing matches."""
     pattern = RUNS[run]["frames"]
+    if run in LISTED:
+        return [pattern, *dict.fromkeys(LISTED[run])]
     return [pattern] if is_there(pattern) else sorted(glob.glob(pattern))
 
 
@@ -212,6 +221,11 @@ def require_files():
         if not FRAME_FILES[run]:
             kind = "no file matches" if glob.has_magic(row["frames"]) else "no such file:"
             missing.append(f"{config['runs']}, run {run}: frames: {kind} {row['frames']}")
+        missing += [
+            f"{row['frames']}: no such file: {path}"
+            for path in FRAME_FILES[run]
+            if run in LISTED and not is_there(path)
+        ]
         for column in ("geometry", "mask"):
             if row.get(column) and not is_there(row[column]):
                 missing.append(f"{config['runs']}, run {run}: {column}: no such file: {row[column]}")
@@ -461,8 +475,17 @@ def n_frames_of_chunk(wildcards):
 
 
 def frames_of_chunk(wildcards):
-    """Files that the chunk depends on: its own where each file holds one frame, else all of the run."""
+    """Files that the chunk depends on: its own where a list says so or each file holds one frame, else all of the run."""
+    if LISTED.get(wildcards.run):
+        first = first_of_chunk(wildcards)
+        return [
+            pattern_of_run(wildcards),
+            *dict.fromkeys(LISTED[wildcards.run][first : first + n_frames_of_chunk(wildcards)]),
+        ]
     files = FRAME_FILES[wildcards.run]
+    # A command that looks up the files of a pattern must find all of them, on another machine too.
+    if not workflow.storage_settings.shared_fs_usage:
+        return files
     if len(files) != n_frames_of_run(wildcards):
         return files
     first = first_of_chunk(wildcards)
@@ -509,6 +532,12 @@ MASK_FILE = r"\s*([^;=\s]+/)?mask\d*_file\s*="
 
 RUNS = read_runs(config["runs"])
 DATASETS = list(dict.fromkeys(row["dataset"] for row in RUNS.values()))
+# Frame by frame the file of those runs that are lists.
+LISTED = {
+    run: files_of_list(row["frames"])
+    for run, row in RUNS.items()
+    if row["frames"].endswith(".lst") and os.path.exists(row["frames"])
+}
 FRAME_FILES = {run: frame_files(run) for run in RUNS}
 # A job on another machine may have only the files that it needs.
 if workflow.is_main_process:

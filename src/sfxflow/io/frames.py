@@ -358,6 +358,9 @@ class Frames:
 class ListedFrames(Frames):
     """The frames of a list (`sfxflow.io.frame_list`), in its order; otherwise as `Frames`.
 
+    A file that is not there is missed only when a frame of it is read, if the list says which events it has: a job on another machine may
+    have no more than the files of its own chunk.
+
     Parameters
     ----------
     path : str
@@ -375,7 +378,14 @@ class ListedFrames(Frames):
     def __init__(self, path, detector, extra=None):
         listed = read_frame_list(path)
         self._listed = None
-        super().__init__(dict.fromkeys(file for file, _ in listed), detector, extra)
+        self._origins = listed
+        self._absent = {}
+        for file, event in listed:
+            if event and not os.path.exists(file):
+                self._absent[file] = self._absent.get(file, 0) + 1
+        # The first file tells what all have in common.
+        files = sorted(dict.fromkeys(file for file, _ in listed), key=lambda file: file in self._absent)
+        super().__init__(files, detector, extra)
         numbers = {file: number for number, file in enumerate(self.files)}
         places, events = [], {}
         for file, event in listed:
@@ -383,6 +393,9 @@ class ListedFrames(Frames):
             n_in_file = int(self._starts[number + 1] - self._starts[number])
             if not event:
                 places += [(number, within) for within in range(n_in_file)]
+                continue
+            if file in self._absent:
+                places.append((number, 0))
                 continue
             if number not in events:
                 reader = self._reader(number)
@@ -392,6 +405,16 @@ class ListedFrames(Frames):
             places.append((number, events[number][event]))
         self._listed = places
         self.n_frames = len(places)
+
+    def origin(self, i):
+        """(file, event) of frame `i`, as the list has them."""
+        # Lines without an event stand for as many frames as their file has.
+        return self._origins[i] if len(self._origins) == self.n_frames and self._origins[i][1] else super().origin(i)
+
+    def _count(self):
+        if not self._needs_opening():
+            return [1] * len(self.files)
+        return [self._absent.get(file) or self._reader(number).n_frames for number, file in enumerate(self.files)]
 
     def _place(self, i):
         if self._listed is None:

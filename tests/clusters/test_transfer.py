@@ -1,0 +1,120 @@
+"""
+HTCondor without a shared file system: the pool's machine sees neither the folder of the user nor this checkout, an empty file system lies
+over both. What the jobs need travels, results, logs and benchmark files come back.
+"""
+
+import pytest
+import tools
+from htcondor_pool import Pool
+from work_folder import FRAMES, MTZ, ROOT, WorkFolder, assert_same_results, on_pool
+
+#: The machine says that its files are not those of the submitting one.
+APART = "STARTD.FILESYSTEM_DOMAIN = elsewhere\nSTARTER.FILESYSTEM_DOMAIN = elsewhere\n"
+
+TARGETS = (MTZ, FRAMES)
+
+
+def _options(pool, profile, *options):
+    found = on_pool(pool, *options)
+    return found | {"options": tuple(profile if option == "htcondor" else option for option in found["options"])}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """The folder that the pool's machine does not see."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def pool_apart(home, tmp_path_factory):
+    """A pool whose machine sees neither `home` nor the checkout."""
+    try:
+        prefix = tools.htcondor()
+    except tools.Missing as reason:
+        pytest.skip(str(reason))
+    pool = Pool(tmp_path_factory.mktemp("htcondor_apart"), prefix, hidden=[home, ROOT], more=APART)
+    try:
+        pool.start()
+        yield pool
+    finally:
+        pool.stop()
+
+
+@pytest.fixture(scope="module")
+def prepared_here(home):
+    """The experiment with its frames below the working directory, in three chunks."""
+    folder = home / "prepared"
+    (folder / "raw").mkdir(parents=True)
+    work = WorkFolder(folder)
+    work.sfxflow(
+        *("simulate", "--preset", "demo", "--n-frames", 60, "--seed", 52, "--frames-per-file", 20, "--output", "raw")
+    )
+    work.sfxflow(
+        *("init", "--data", "raw/*.h5", "--geometry", "raw/detector.geom", "--cell", "raw/demo.cell"),
+        *("--space-group", "P43212", "--output", "."),
+    )
+    config = folder / "config/config.yaml"
+    text = config.read_text()
+    assert "\nchunk_size: 2000\n" in text
+    config.write_text(text.replace("\nchunk_size: 2000\n", "\nchunk_size: 20\n"))
+    return work
+
+
+@pytest.fixture(scope="module")
+def local(prepared_here, home):
+    work = prepared_here.copy_to(home / "local", options=("--profile", "local"))
+    work.snakemake(*TARGETS)
+    return work
+
+
+@pytest.fixture(scope="module")
+def transferred(pool_apart, prepared_here, home):
+    """The experiment processed on the pool, and the pool's records of its jobs."""
+    work = prepared_here.copy_to(home / "transferred", **_options(pool_apart, "htcondor-transfer"))
+    work.snakemake(*TARGETS)
+    return work, [job for job in pool_apart.history() if job["Iwd"] == str(work.folder)]
+
+
+def test_results_are_those_of_the_local_run(transferred, local):
+    assert_same_results(transferred[0], local)
+
+
+def test_jobs_ran_where_the_folder_is_not_seen(transferred, home):
+    _, jobs = transferred
+    assert len(jobs) == 3 + 3
+    assert {job["ExitCode"] for job in jobs} == {0}
+    for job in jobs:
+        assert job["ShouldTransferFiles"] == "YES"
+        assert ".snakemake/packed/sfxflow.tar.gz" in job["TransferInput"]
+
+
+def test_logs_and_benchmarks_come_back(transferred):
+    folder = transferred[0].folder
+    for chunk in ("0000", "0001", "0002"):
+        for stage in ("peaks", "indexed", "integrated"):
+            assert "used" in (folder / f"logs/builtin/runs/frames/{chunk}.{stage}.log").read_text()
+            assert (folder / f"benchmarks/builtin/runs/frames/{chunk}.{stage}.tsv").read_text().startswith("s\t")
+
+
+def test_nothing_is_left_to_do(transferred):
+    work, _ = transferred
+    assert "Nothing to be done" in work.snakemake("-n", *TARGETS)
+
+
+def test_failing_job_tells_why(pool_apart, prepared_here, home):
+    """Its log comes back although its results are missing, and the pool does not put it on hold."""
+    work = prepared_here.copy_to(home / "failing", **_options(pool_apart, "htcondor-transfer", "--retries", "0"))
+    table = work.folder / "config/runs.tsv"
+    table.write_text(table.read_text().replace("\t60\n", "\t59\n"))
+    assert work.finish(work.start(MTZ)) != 0
+    log = (work.folder / "logs/builtin/runs/frames/0000.peaks.log").read_text()
+    assert "holds 60 frames, but the runs table" in log
+    assert "is held" not in work.printed()
+    assert not (work.folder / "results/builtin/runs/frames/0000.peaks.h5").exists()
+
+
+def test_profile_for_a_shared_file_system_ends_with_a_message(pool_apart, prepared_here, home):
+    """Where the machine does not see the folder its jobs fail at once and say so; nothing waits for ever."""
+    work = prepared_here.copy_to(home / "shared", **_options(pool_apart, "htcondor", "--retries", "0"))
+    assert work.finish(work.start(MTZ)) != 0
+    assert "failed with ExitCode" in work.printed() or "is held" in work.printed()
