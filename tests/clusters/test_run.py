@@ -1,5 +1,6 @@
 """`sfxflow run` on a real pool and a real Slurm: other clusters are tried, interrupted runs are gone on with, no job works twice at once."""
 
+import re
 import signal
 
 import faults
@@ -39,7 +40,7 @@ def test_pool_that_holds_all_jobs(pool, tiny):
         "local",
         "finished",
     )
-    assert first["reason"].startswith("all 1 jobs have been held for 3 s: submitted on hold")
+    assert re.match(r"all 1 jobs have been held for \d+ s: submitted on hold", first["reason"])
     assert faults.jobs_of(pool, work) == []
     assert work.counts() == [1, 1]
 
@@ -48,7 +49,7 @@ def test_jobs_that_wait_too_long(pool, tiny):
     work = tiny()
     work.profile("waits", "htcondor", added="set-resources:\n  first:\n    htcondor_request_mem_mb: 900000\n")
     assert sfxflow_run(work, "--profiles", "waits,local", "--queue-limit", "0.1", *POLL) == 0, work.printed()
-    assert attempts(work)[0]["reason"].startswith("1 jobs have waited for 6 s and none runs")
+    assert re.match(r"1 jobs have waited for \d+ s and none runs", attempts(work)[0]["reason"])
     assert faults.jobs_of(pool, work) == []
 
 
@@ -64,7 +65,7 @@ def test_job_that_fails_by_itself_ends_the_run(pool, tiny):
 
 def test_job_whose_machine_is_to_blame_moves_on(tiny):
     """Only the first machine has no room."""
-    work = tiny("test -e tried || { touch tried; echo 'sfxflow peaks: x.h5: No space left on device'; exit 1; }")
+    work = tiny("test -e tried || (touch tried; echo 'sfxflow peaks: x.h5: No space left on device'; exit 1)")
     assert sfxflow_run(work, "--profiles", "htcondor,local", "--retries", "0", *POLL) == 0, work.printed()
     assert [row["outcome"] for row in attempts(work)] == ["cluster", "finished"]
     assert work.counts() == [2, 1]

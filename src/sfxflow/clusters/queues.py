@@ -5,6 +5,7 @@ A job belongs to a folder when Snakemake submitted it from there, whoever starte
 as `WorkDir`. Other jobs that somebody submitted by hand from the same folder are left alone.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -193,7 +194,9 @@ def removed(cluster, folder, patience=120, pause=1.0):
     """
     found = left = cluster.jobs(folder)
     if found:
-        cluster.remove(found)
+        # A job that ends meanwhile, or that somebody else has just removed, is refused; whether it is gone is seen below.
+        with contextlib.suppress(Unreachable):
+            cluster.remove(found)
     give_up = time.monotonic() + patience
     while left and time.monotonic() < give_up:
         time.sleep(pause)
