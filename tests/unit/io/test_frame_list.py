@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sfxflow.errors import InputError
+from sfxflow.errors import FrameError, InputError
 from sfxflow.io.frame_list import read_frame_list, write_frame_list
 from sfxflow.io.frames import open_frames
 from sfxflow.io.geometry import read_geometry
@@ -87,3 +87,20 @@ def test_an_empty_list(files):
 def test_a_list_that_is_not_there(files):
     with pytest.raises(InputError, match=r"no\.lst: the list of frames can't be read \(No such file"):
         open_frames("no.lst", read_geometry("a.geom"))
+
+
+def test_a_file_that_is_not_here_fails_its_own_frames_only(files):
+    """Another machine may have the files of one chunk only; origins are those of the list."""
+    (files / "one.h5").unlink()
+    with frames_of(["one.h5 //1", "two.h5 //0", "one.h5 //2", "two.h5 //1"]) as frames:
+        assert frames.n_frames == 4
+        assert [int(frames.read(i).data[0, 0]) for i in (1, 3)] == [10, 11]
+        assert [frames.origin(i) for i in range(3)] == [("one.h5", "//1"), ("two.h5", "//0"), ("one.h5", "//2")]
+        with pytest.raises(FrameError, match=r"one\.h5: there is no such file"):
+            frames.read(2)
+
+
+def test_none_of_the_files_is_here(files):
+    (files / "one.h5").unlink()
+    with pytest.raises(InputError, match=r"one\.h5: there is no such file"):
+        frames_of(["one.h5 //1"])
