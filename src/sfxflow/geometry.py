@@ -135,6 +135,22 @@ class Detector:
         )
 
 
+def with_gain(detector, adu_per_photon):
+    """The detector with this gain for the panels that state none."""
+    return replace(
+        detector,
+        panels=tuple(
+            panel if panel.adu_per_photon or panel.adu_per_ev else replace(panel, adu_per_photon=adu_per_photon)
+            for panel in detector.panels
+        ),
+    )
+
+
+def states_gain(detector):
+    """Whether every panel states its gain."""
+    return all(panel.adu_per_photon or panel.adu_per_ev for panel in detector.panels)
+
+
 @dataclass(frozen=True)
 class PanelArrays:
     """The panels as plain arrays, for numba kernels.

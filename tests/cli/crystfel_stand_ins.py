@@ -42,6 +42,11 @@ if how == "unknown_method":
 events = [line.rsplit(" ", 1) for line in open(value("-i")).read().splitlines()]
 geometry = open(value("-g")).read()
 panel = re.search(r"^(\\w+)/min_fs", geometry, re.M)[1]
+if "adu_per_photon = " not in geometry:
+    say("Please specify either adu_per_eV or adu_per_photon for panel " + panel)
+    sys.exit(1)
+if how == "filters":
+    say("HDF5_PLUGIN_PATH=" + os.environ["HDF5_PLUGIN_PATH"])
 indexing = value("--indexing") != "none"
 def chunk(file, event, serial):
     yield "----- Begin chunk -----"

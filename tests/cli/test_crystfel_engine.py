@@ -7,6 +7,7 @@ from pathlib import Path
 
 import gemmi
 import h5py
+import hdf5plugin
 import numpy as np
 import pytest
 from crystfel_stand_ins import PROGRAMS
@@ -187,6 +188,39 @@ def test_the_kept_stream_names_the_frames_own_files(indexed):
     assert {(frame.file, frame.event) for frame in frames} == {
         (os.path.abspath(indexed.demo.frames), f"//{i}") for i in range(0, N, 2)
     }
+
+
+def test_a_geometry_without_a_gain(bench):
+    """indexamajig wants one of every panel: it is estimated, and the files say so."""
+    silent = bench.folder / "silent.geom"
+    lines = Path(bench.demo.geometry).read_text().splitlines(keepends=True)
+    silent.write_text("".join(line for line in lines if "adu_per_photon" not in line))
+    assert len(lines) > silent.read_text().count("\n")
+    assert bench.peaks("--geometry", silent) == 0
+    assert "detector units a photon (estimated from frame 0)" in bench.said
+    assert bench.indexing("--geometry", silent) == 0
+    for name in ("peaks.h5", "integrated.h5"):
+        with h5py.File(bench.folder / name) as handle:
+            gain, _, origin = handle.attrs["gain_from"].partition(", ")
+        assert origin == "estimated from frame 0"
+        assert float(gain) == pytest.approx(1.0, abs=0.1)
+    with h5py.File(bench.folder / "integrated.h5") as handle:
+        n = len(handle["crystals/frame"])
+    stream = bench.folder / "with_gain.stream"
+    crystal = ["--cell", bench.demo.cell, "--space-group", bench.demo.group]
+    arguments = ["stream", "--integrated", str(bench.folder / "integrated.h5"), "--geometry", str(silent), *crystal]
+    assert main([*arguments, "--output", str(stream)]) == 0
+    assert stream.read_text().count("--- Begin crystal") == n
+    assert "\nadu_per_photon = 1\n" in stream.read_text().partition("----- End geometry file -----")[0]
+
+
+def test_filters_of_compressed_frames(bench):
+    """HDF5 of another build finds them where this variable says; what was there before is kept."""
+    bench.fail("filters")
+    bench.patch.setenv("HDF5_PLUGIN_PATH", "my_filters")
+    assert bench.peaks("--program-log", bench.folder / "filters.log") == 0
+    told = (bench.folder / "filters.log").read_text()
+    assert f"HDF5_PLUGIN_PATH={hdf5plugin.PLUGINS_PATH}{os.pathsep}my_filters" in told
 
 
 def test_a_chunk_without_hits(bench):

@@ -67,6 +67,7 @@ def run(args):
                 f"{args.peaks}: does not hold the frames {wanted.start} to {wanted.stop - 1}; find the peaks of this chunk again"
             )
         shown, failed = crystfel_job.shown_frames(frames, wanted.start, hits)
+        detector, gain_from = crystfel_job.gain_of_every_panel(detector, frames, [wanted[row] for row in hits])
         write_cell(directory / _CELL, cell)
         outcome = crystfel_job.run_indexamajig(
             directory,
@@ -109,6 +110,7 @@ def run(args):
         handle.attrs["space_group"] = group.xhm()
         handle.attrs["program"] = outcome.program
         handle.attrs["options"] = " ".join(chosen)
+        handle.attrs["gain_from"] = gain_from
         crystals, reflections = found.tables(failed)
         for table, rows in (("frames", account), ("crystals", crystals), ("reflections", reflections)):
             writer.append(table, rows)

@@ -5,13 +5,14 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from sfxflow.cli.program_job import seconds_of
+from sfxflow.cli.program_job import photons_of, seconds_of, tell_gain
 from sfxflow.errors import FrameError, InputError
+from sfxflow.geometry import states_gain, with_gain
 from sfxflow.io.crystfel_frames import GEOMETRY, LIST, Shown, present_frames, row_of_event
 from sfxflow.io.stream_reader import read_stream
 from sfxflow.io.stream_tables import tables_of_stream
 from sfxflow.programs.crystfel import MINIMUM, NOTHING_PROCESSED, STOP_SIGNAL, Account, check_stream
-from sfxflow.programs.running import require_program, run_program, with_last_lines
+from sfxflow.programs.running import hdf5_filters, require_program, run_program, with_last_lines
 from sfxflow.progress import Progress
 
 _STREAM = "frames.stream"
@@ -57,6 +58,23 @@ def shown_frames(frames, first, rows):
     return shown, unreadable
 
 
+def gain_of_every_panel(detector, frames, numbers):
+    """The detector with a gain for every panel, without which CrystFEL does not start, and where the gain comes from.
+
+    Parameters
+    ----------
+    detector : sfxflow.geometry.Detector
+    frames : sfxflow.io.frames.Frames
+    numbers : sequence of int
+        Frames from which it may be estimated.
+    """
+    if states_gain(detector):
+        return detector, "geometry"
+    gain, origin = photons_of(detector, frames, numbers)
+    tell_gain(gain, origin)
+    return with_gain(detector, gain), f"{gain:.6g}, {origin}"
+
+
 def run_indexamajig(directory, log, options, frames, detector, first, n_rows, shown, args, *, peaks=None, label):
     """Run indexamajig on some frames in a directory that has all it needs.
 
@@ -81,6 +99,7 @@ def run_indexamajig(directory, log, options, frames, detector, first, n_rows, sh
         directory=directory,
         log=log,
         time_limit=seconds_of(args.time_limit),
+        environment=hdf5_filters(),
         stop_signal=STOP_SIGNAL,
         on_line=account.line,
         accepted=(0, NOTHING_PROCESSED),

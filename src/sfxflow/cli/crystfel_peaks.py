@@ -58,6 +58,7 @@ def run(args):
     ):
         wanted = options.frame_range(args, frames.n_frames)
         shown, failed = crystfel_job.shown_frames(frames, wanted.start, range(len(wanted)))
+        detector, gain_from = crystfel_job.gain_of_every_panel(detector, frames, wanted)
         outcome = crystfel_job.run_indexamajig(
             directory, log, chosen, frames, detector, wanted.start, len(wanted), shown, args, label="frames searched"
         )
@@ -83,6 +84,7 @@ def run(args):
         writer = PeakWriter(handle, provenance_json(dict(vars(settings)), inputs))
         handle.attrs["program"] = outcome.program
         handle.attrs["options"] = " ".join(chosen)
+        handle.attrs["gain_from"] = gain_from
         none = np.zeros(0, PEAK)
         for start in range(0, len(rows), _BLOCK):
             block = rows[start : start + _BLOCK]

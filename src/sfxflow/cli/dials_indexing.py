@@ -13,7 +13,7 @@ import numpy as np
 
 from sfxflow.cell import inverse_resolution, parameters_of
 from sfxflow.cli import dials_job, options
-from sfxflow.cli.program_job import add_program, seconds_of, sections, working_directory
+from sfxflow.cli.program_job import add_program, photons_of, seconds_of, sections, tell_gain, working_directory
 from sfxflow.dials_tables import rays, reflection_rows
 from sfxflow.errors import InputError
 from sfxflow.indexing.given_lattices import common_widths
@@ -97,8 +97,8 @@ def run(args):
             )
         inputs = [args.peaks, args.geometry, args.cell, *([args.mask] if args.mask else []), *frames.files]
         hits = [i for i, status in enumerate(account["status"]) if status == Status.hit]
-        gain, origin = dials_job.photons_of(detector, dials, frames, [wanted[i] for i in hits])
-        dials_job.tell_gain(gain, origin)
+        gain, origin = photons_of(detector, frames, [wanted[i] for i in hits], dials.gain)
+        tell_gain(gain, origin)
         job = _Job(args, detector, cell, group, (dials, indexing, integration, peaks), gain, wanted.start)
         job.programs = dials_job.Programs(log, environment(directory), seconds_of(args.time_limit))
         progress = Progress("hits indexed", len(hits))

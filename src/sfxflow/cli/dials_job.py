@@ -4,7 +4,6 @@ Where a program fails the part is quartered, and quartered again: a frame that D
 quarters fail it is not a frame's fault, and the job ends with the program's last lines.
 """
 
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -12,9 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sfxflow.cli import options
-from sfxflow.errors import FrameError
-from sfxflow.geometry import lab_positions, panel_arrays
-from sfxflow.peaks import estimate_gain, prepare
+from sfxflow.geometry import lab_positions
 from sfxflow.programs.running import ProgramError, run_program, with_last_lines
 
 #: Most frames that a program gets at once: reading its own files takes DIALS long, and longer for more.
@@ -153,45 +150,6 @@ def _quartered(work, directory, numbers, error):
 
 def _first_line(error):
     return str(error).splitlines()[0].removesuffix(":")
-
-
-def photons_of(detector, dials, frames, numbers):
-    """Detector units a photon: as the settings or the geometry say, or else estimated from the first frame that can be read.
-
-    Parameters
-    ----------
-    detector : sfxflow.geometry.Detector
-    dials : sfxflow.settings.Dials
-    frames : sfxflow.io.frames.Frames
-    numbers : sequence of int
-
-    Returns
-    -------
-    gain : float
-    origin : str
-        Where it comes from.
-    """
-    if dials.gain is not None:
-        return dials.gain, "settings"
-    for number in numbers:
-        try:
-            energy, clen = frames.beam(number)
-            known = options.header_gain(detector, energy)
-            if known is not None:
-                return known, "geometry"
-            frame = frames.read(number)
-        except FrameError:
-            continue
-        prepared = prepare(panel_arrays(detector), frames.mask, clen)
-        return float(
-            estimate_gain(frame.data, prepared, frames.valid_range, frame.good)
-        ), f"estimated from frame {number}"
-    return 1.0, "no frame could be read"
-
-
-def tell_gain(gain, origin):
-    """Say what a photon counts."""
-    print(f"gain: {gain:.3g} detector units a photon ({origin})", file=sys.stderr)
 
 
 def resolution_limits(peaks, arrays, clen, settings):

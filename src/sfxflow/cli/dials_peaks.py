@@ -11,7 +11,7 @@ from collections import Counter
 import numpy as np
 
 from sfxflow.cli import dials_job, options
-from sfxflow.cli.program_job import add_program, seconds_of, sections, working_directory
+from sfxflow.cli.program_job import add_program, photons_of, seconds_of, sections, tell_gain, working_directory
 from sfxflow.geometry import panel_arrays
 from sfxflow.io.dials_job import EXPERIMENTS, STRONG, peaks_of_spots, present
 from sfxflow.io.files import provenance_json
@@ -47,8 +47,8 @@ def run(args):
     ):
         wanted = options.frame_range(args, frames.n_frames)
         files = frames.files
-        gain, origin = dials_job.photons_of(detector, dials, frames, wanted)
-        dials_job.tell_gain(gain, origin)
+        gain, origin = photons_of(detector, frames, wanted, dials.gain)
+        tell_gain(gain, origin)
         programs = dials_job.Programs(log, environment(directory), seconds_of(args.time_limit))
         arguments = find_spots_arguments(settings, dials, gain, EXPERIMENTS, STRONG)
 

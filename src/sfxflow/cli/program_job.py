@@ -1,11 +1,15 @@
 """What the stages share that run another program: its arguments, settings of several sections, a directory of the job's own."""
 
 import json
+import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from sfxflow.errors import InputError
+from sfxflow.cli import options
+from sfxflow.errors import FrameError, InputError
+from sfxflow.geometry import panel_arrays
+from sfxflow.peaks import estimate_gain, prepare
 from sfxflow.settings import settings_from
 
 #: What is left of a job's time to end a program in order.
@@ -58,3 +62,42 @@ def working_directory(args):
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_bytes(b"")
         yield Path(name), log
+
+
+def photons_of(detector, frames, numbers, stated=None):
+    """Detector units a photon: as stated, or as the geometry says, or else estimated from the first of these frames.
+
+    Parameters
+    ----------
+    detector : sfxflow.geometry.Detector
+    frames : sfxflow.io.frames.Frames
+    numbers : sequence of int
+    stated : float or None
+
+    Returns
+    -------
+    gain : float
+    origin : str
+        Where it comes from.
+    """
+    if stated is not None:
+        return stated, "settings"
+    for number in numbers:
+        try:
+            energy, clen = frames.beam(number)
+            known = options.header_gain(detector, energy)
+            if known is not None:
+                return known, "geometry"
+            frame = frames.read(number)
+        except FrameError:
+            continue
+        prepared = prepare(panel_arrays(detector), frames.mask, clen)
+        return float(
+            estimate_gain(frame.data, prepared, frames.valid_range, frame.good)
+        ), f"estimated from frame {number}"
+    return 1.0, "no frame could be read"
+
+
+def tell_gain(gain, origin):
+    """Say what a photon counts."""
+    print(f"gain: {gain:.3g} detector units a photon ({origin})", file=sys.stderr)

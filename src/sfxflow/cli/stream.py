@@ -18,7 +18,7 @@ from sfxflow.ambiguity.operators import reindexed_each, reindexed_reciprocal
 from sfxflow.cell import parameters_of
 from sfxflow.cli import options
 from sfxflow.errors import InputError
-from sfxflow.geometry import lab_positions, panel_arrays, scattering_vectors
+from sfxflow.geometry import lab_positions, panel_arrays, scattering_vectors, states_gain, with_gain
 from sfxflow.io.assignment import read_assignment
 from sfxflow.io.files import written_whole
 from sfxflow.io.geom_writer import write_geom
@@ -34,6 +34,7 @@ from sfxflow.units import wavelength
 _FRAMES_AT_A_TIME = 256
 _CRYSTAL_COLUMNS = tuple(column.name for column in CRYSTALS)
 _REFLECTION_COLUMNS = ("h", "k", "l", "I", "sigI", "peak", "background", "fs", "ss", "panel")
+_NO_GAIN = "; added: the geometry states no gain, and CrystFEL's programs open no stream without one"
 _PLACE = ("name", "min_fs", "max_fs", "min_ss", "max_ss", "slab_fs", "slab_ss")
 
 
@@ -118,9 +119,11 @@ def geometry_text(path, detector):
     """The geometry file as it is; one made from it where it is an NXmx file."""
     if str(path).endswith(".geom"):
         with open(path, encoding="utf-8", errors="replace") as handle:
-            return handle.read()
+            as_it_is = handle.read()
+        # What stands before the panels is for those that say nothing of their own.
+        return as_it_is if states_gain(detector) else f"{_NO_GAIN}\nadu_per_photon = 1\n{as_it_is}"
     text = io.StringIO()
-    write_geom(text, detector)
+    write_geom(text, with_gain(detector, 1.0))
     return text.getvalue()
 
 

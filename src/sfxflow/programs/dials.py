@@ -10,10 +10,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import hdf5plugin
-
 from sfxflow.errors import InputError
-from sfxflow.programs.running import ProgramError, require_program
+from sfxflow.programs.running import ProgramError, hdf5_filters, require_program
 
 #: Lowest version of DIALS: the first with dials.ssx_index and dials.ssx_integrate.
 MINIMUM = "3.10"
@@ -48,10 +46,7 @@ def environment(directory):
     -------
     dict
     """
-    variables = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    # Frames that bitshuffle, LZ4 or zstd compressed: HDF5 looks for filters it does not have there, whoever has built it.
-    filters = [hdf5plugin.PLUGINS_PATH, *filter(None, [os.environ.get("HDF5_PLUGIN_PATH")])]
-    variables["HDF5_PLUGIN_PATH"] = os.pathsep.join(filters)
+    variables = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **hdf5_filters()}
     if lacks_module():
         folder = Path(directory, "modules")
         folder.mkdir(exist_ok=True)

@@ -15,6 +15,8 @@ from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
+import hdf5plugin
+
 from sfxflow.errors import InputError
 from sfxflow.programs import ending
 
@@ -131,6 +133,12 @@ def require_program(name, minimum=None, version_arguments=("--version",)):
 def version_tuple(text):
     """'0.12.0' as (0, 12, 0)."""
     return tuple(int(part) for part in text.split("."))
+
+
+def hdf5_filters():
+    """Variable with which a program's HDF5 reads bitshuffle, LZ4 and zstd: it looks for filters it lacks there, whoever has built it."""
+    folders = [hdf5plugin.PLUGINS_PATH, *filter(None, [os.environ.get("HDF5_PLUGIN_PATH")])]
+    return {"HDF5_PLUGIN_PATH": os.pathsep.join(folders)}
 
 
 def run_program(
