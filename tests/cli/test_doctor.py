@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+import sfxflow
 from sfxflow.cli import doctor, main
 from sfxflow.licences import LICENCES
 
@@ -141,3 +142,47 @@ def test_dials_and_the_module_that_its_package_leaves_out(programs, capsys, ther
     text = said(capsys)
     assert "ok       DIALS 3.12\n  ok       dials.find_spots\n  missing  dials.ssx_index" in text
     assert words in text
+
+
+# ---- containers -----------------------------------------------------------------------------------------------------
+
+
+def containers_said(capsys, folder, monkeypatch, program):
+    """What is said of containers in a folder, with a program to start them or without."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(doctor, "container_program", lambda: program)
+    main(["doctor"])
+    return capsys.readouterr().out.partition("\nContainers")[2]
+
+
+def test_no_apptainer(capsys, tmp_path, monkeypatch):
+    text = containers_said(capsys, tmp_path, monkeypatch, None)
+    assert "missing  apptainer\n           your system's package manager or administrator installs it" in text
+
+
+def test_an_image_of_another_version_only(capsys, tmp_path, monkeypatch):
+    (tmp_path / "containers").mkdir()
+    (tmp_path / "containers/crystfel-0.0.1.sif").touch()
+    text = containers_said(capsys, tmp_path, monkeypatch, None)
+    assert (
+        f"missing  containers/crystfel-{sfxflow.__version__}.sif\n           make containers CONTAINERS=crystfel builds it"
+        in text
+    )
+    assert "; containers/crystfel-0.0.1.sif is of another version" in text
+
+
+def test_images_are_started(capsys, tmp_path, monkeypatch):
+    (tmp_path / "containers").mkdir()
+    for name in ("crystfel", "dials"):
+        (tmp_path / f"containers/{name}-{sfxflow.__version__}.sif").touch()
+    program = tmp_path / "apptainer"
+    program.write_text(
+        f'#!/bin/sh\ncase "$2" in *dials*) echo sfxflow {sfxflow.__version__};; *) echo "FATAL: no squashfuse" >&2; exit 255;; esac\n'
+    )
+    program.chmod(0o755)
+    text = containers_said(capsys, tmp_path, monkeypatch, program)
+    assert f"ok       containers/dials-{sfxflow.__version__}.sif\n" in text
+    assert (
+        f"missing  containers/crystfel-{sfxflow.__version__}.sif\n           it does not start: FATAL: no squashfuse; Apptainer"
+        in text
+    )
