@@ -125,8 +125,16 @@ def debian(packages):
     return folder
 
 
+def is_up_to_date(name, apptainer):
+    """Whether an image is there that says it was built from what lies here."""
+    if not image(name).exists():
+        return False
+    said = subprocess.run([apptainer, "inspect", "--labels", image(name)], capture_output=True, text=True, check=False)
+    return f"sfxflow.sources: {sources()}" in said.stdout
+
+
 def build(name, base, apptainer):
-    """Build one container; its image appears under its name when it is whole.
+    """Build one container, unless its image is up to date; it appears under its name when it is whole.
 
     Parameters
     ----------
@@ -137,6 +145,8 @@ def build(name, base, apptainer):
     apptainer : str
         The program.
     """
+    if is_up_to_date(name, apptainer):
+        return
     python, packages = CONTAINERS[name]
     arguments = {"version": version(), "sources": sources()}
     if base == "debootstrap" and packages is not None:
