@@ -20,11 +20,11 @@ from pathlib import Path
 import yaml
 
 import sfxflow
-from sfxflow.clusters.profiles import read_profile
 from sfxflow.clusters.queues import HELD, WAITING, Unreachable, cluster_of, has_plugin, missing_program, removed
 from sfxflow.clusters.trial import bound_folders, domains_differ, read_answer, why_it_waits
 from sfxflow.clusters.words import Finding, explained, finding, short
 from sfxflow.errors import InputError
+from sfxflow.io.profiles import read_profile
 from sfxflow.io.snakemake_log import failed_jobs, refusals
 
 _TRIAL = Path(sfxflow.__file__).parent / "clusters/trial.smk"

@@ -22,7 +22,6 @@ from pathlib import Path
 
 import sfxflow
 from sfxflow.clusters.attempt import LOOK_EVERY, Attempt
-from sfxflow.clusters.profiles import read_profile
 from sfxflow.clusters.queues import CLUSTERS, Unreachable, cluster_of, has_plugin, missing_program, removed
 from sfxflow.clusters.verdict import own_fault
 from sfxflow.clusters.watch import Limits
@@ -30,6 +29,7 @@ from sfxflow.clusters.words import explained, short
 from sfxflow.errors import InputError
 from sfxflow.io.attempts import PATH as ATTEMPTS
 from sfxflow.io.attempts import add_attempt
+from sfxflow.io.profiles import read_profile
 from sfxflow.io.run_lock import (
     MARK,
     identity,
