@@ -1,5 +1,5 @@
 """
-One job that asks for as much as the largest of the workflow and works for a second: `sfxflow doctor --profile` submits it.
+One job that asks for as much as the largest of the built-in engine, merging, and works for a second: `sfxflow doctor --profile` submits it.
 
 Needs    question.json
 Provides answer.json: what the machine that ran the job has seen

@@ -1,7 +1,12 @@
+import re
+from pathlib import Path
+
 import pytest
 
 from sfxflow.clusters.queues import CLUSTERS, WAITING, Job
 from sfxflow.clusters.trial import bound_folders, read_answer, too_large, why_it_waits
+
+ROOT = Path(__file__).parents[3]
 
 QUESTION = {"token": "t"}
 ANSWER = {"host": "node7", "token": "t", "version": "1.0", "missing": [], "missing_binds": [], "images": []}
@@ -70,3 +75,16 @@ def test_job_that_waits_on_slurm():
         "Slurm has no such partition"
     )
     assert why_it_waits(CLUSTERS["slurm"], Job("1", WAITING, "Priority")).what == "the job waits: Priority"
+
+
+def test_trial_asks_for_what_merging_asks():
+    """The largest job of the built-in engine: where that one runs, all do."""
+    trial, merging = (ROOT / path for path in ("src/sfxflow/clusters/trial.smk", "workflow/rules/merging.smk"))
+    assert asked(trial, "threads", "mem_mb") == asked(merging, "threads", "mem_mb")
+    assert asked(trial, "htcondor_request_mem_mb") == asked(trial, "mem_mb")
+
+
+def asked(path, *names):
+    """What the first rule of a file asks for."""
+    text = path.read_text()
+    return [int(re.search(rf"(?m)^ +{name}[:=]\s*(\d+)", text).group(1)) for name in names]
