@@ -117,4 +117,5 @@ def test_profile_for_a_shared_file_system_ends_with_a_message(pool_apart, prepar
     """Where the machine does not see the folder its jobs fail at once and say so; nothing waits for ever."""
     work = prepared_here.copy_to(home / "shared", **_options(pool_apart, "htcondor", "--retries", "0"))
     assert work.finish(work.start(MTZ)) != 0
-    assert "failed with ExitCode" in work.printed() or "is held" in work.printed()
+    assert "jobs ran on machines that do not see this folder" in work.printed()
+    assert "--profile htcondor-transfer" in work.printed()

@@ -9,7 +9,9 @@ Provides resources of their rules, all equal: a group of jobs can have only one 
 """
 
 import sys
+import time
 
+STARTED = time.time()
 PACKED = ".snakemake/packed/sfxflow.tar.gz"
 JOB = os.path.join(os.path.dirname(str(workflow.current_basedir)), "scripts/htcondor_job.sh")
 SENT = not workflow.storage_settings.shared_fs_usage and workflow.is_main_process
@@ -43,6 +45,21 @@ def require_files_to_send():
         )
 
 
+def say_which_machines_do_not_see_this():
+    """Jobs whose machine has no Snakemake where it is here: the pool's message is in a file that nobody looks into."""
+    blind = []
+    for path in glob.glob(f"{workflow.executor_settings.jobdir}/*/*.err"):
+        with open(path, errors="replace") as handle:
+            if os.path.getmtime(path) >= STARTED and "No module named snakemake" in handle.read():
+                blind.append(path)
+    if blind:
+        print(
+            f"{len(blind)} jobs ran on machines that do not see this folder or its Python environment ({blind[0]}). If no machine of the pool does: "
+            "--profile htcondor-transfer. If some do: name them in the profile (requirements). docs/clusters.md tells more",
+            file=sys.stderr,
+        )
+
+
 if SENT:
     for stage in workflow.rules:
         stage.resources["htcondor_transfer_input_files"] = ",".join([PACKED, config["runs"]])
@@ -54,3 +71,8 @@ onstart:
     if SENT:
         require_files_to_send()
         shell("sfxflow pack --output {PACKED:q}")
+
+
+onerror:
+    if getattr(workflow.executor_settings, "jobdir", None):
+        say_which_machines_do_not_see_this()
