@@ -181,6 +181,27 @@ def test_nowhere_to_write(image, apptainer):
     assert "no folder for temporary files can be written to in the container" in done.stderr
 
 
+# ---- the definitions ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(BUILD.CONTAINERS))
+def test_a_definition_is_read(apptainer, name, tmp_path):
+    """Up to the image of a registry that it starts from: nobody listens there."""
+    own = ["unshare", "--user", "--map-root-user"] if os.getuid() == 0 else []
+    argv = [
+        *own,
+        apptainer,
+        "build",
+        "--build-arg",
+        "from=127.0.0.1:1/none",
+        tmp_path / "x.sif",
+        f"containers/{name}.def",
+    ]
+    done = subprocess.run(list(map(str, argv)), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert "Fetching OCI image" in done.stderr
+    assert "connection refused" in done.stderr
+
+
 # ---- what is wrong, in the words of the real program ----------------------------------------------------------------
 
 
