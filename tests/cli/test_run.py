@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("snakemake", reason="Snakemake is not installed")
 
-from sfxflow.cli import main
+from sfxflow.cli import main, run
 from sfxflow.io.attempts import PATH as ATTEMPTS
 from sfxflow.io.attempts import read_attempts
 from sfxflow.io.run_lock import PATH as LOCK
@@ -186,6 +186,25 @@ def test_interrupted_run_whose_cluster_does_not_answer(folder, monkeypatch, capf
     LOCK.write_text(text)
     assert main(["run", "--take-over"]) == 0
     assert not LOCK.exists()
+
+
+def test_jobs_that_can_not_be_ended(folder, monkeypatch, capfd):
+    """Of an interrupted run: nothing is started beside them, and the next start looks again."""
+    where = folder()
+    LOCK.parent.mkdir()
+    gone = '{"pid": 1, "started": 1.0}'
+    LOCK.write_text(f'{{"host": "{platform.node()}", "run": {gone}, "snakemake": {gone}, "executors": ["slurm"]}}')
+    for name in ("sbatch", "scancel", "sinfo"):
+        program(where, monkeypatch, name, "exit 0")
+    program(where, monkeypatch, "squeue", f"echo '11|COMPLETING|4|4G|rule_out|None|{where}'")
+    real = run.removed
+    monkeypatch.setattr(run, "removed", lambda cluster, folder: real(cluster, folder, 0.3, 0.1))
+    assert main(["run"]) == 1
+    said = capfd.readouterr().err
+    assert "1 jobs of this folder can't be ended on slurm: 11; two jobs must not write one result" in said
+    assert "scancel --signal=KILL" in said
+    assert LOCK.exists()
+    assert not (where / "count").exists()
 
 
 @pytest.mark.parametrize(

@@ -106,17 +106,18 @@ def run(args):
         os.execv(argv[0], argv)
     folder = str(Path.cwd())
     left = take_over(args.take_over)
-    unreached = []
+    unreached, clean = [], left is None
     try:
         if left is not None:
             unreached = [CLUSTERS[name] for name in left.get("executors", ()) if name in CLUSTERS]
             _clean_up(folder, unreached, args.take_over)
+            clean = True
         return _try_in_turn(profiles, folder, args, unreached)
     except KeyboardInterrupt:
         return _INTERRUPTED_STATUS
     finally:
         # What could not be removed is looked for by the next run.
-        if not unreached:
+        if clean and not unreached:
             remove_lock()
 
 
@@ -226,6 +227,7 @@ def _try(profile, folder, args, last, unreached):
     started = _now()
     cluster = cluster_of(profile.executor)
     outcome, reason, log, done, total = CLUSTER, _obstacle(profile, cluster), "", 0, 0
+    stuck = None
     if not reason:
         _say(f"profile {profile.name} ({profile.executor})")
         before, begun = set(_LOGS.glob("*.log")), time.time()
@@ -242,12 +244,17 @@ def _try(profile, folder, args, last, unreached):
                 unreached[:] = [other for other in unreached if other is not cluster]
             except Unreachable as error:
                 reason += f"; its jobs could not be removed ({short(str(error), 100)})"
+            except InputError as error:
+                stuck = error
+                reason += f"; {error}"
         if status < 0 or given_up or interrupted:
             _end_processes(folder)
             _unlock()
     row = {"started": started, "ended": _now(), "host": platform.node(), "profile": profile.name}
     row |= {"executor": profile.executor, "outcome": outcome, "steps_done": done, "steps": total, "log": log}
     add_attempt(row | {"reason": reason})
+    if stuck:
+        raise stuck
     return outcome, reason
 
 
