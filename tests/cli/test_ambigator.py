@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 from ambiguous_crystals import simulate
-from test_ambiguity import write_case_cell, write_chunk
+from chunk_files import write_chunk
+from test_ambiguity import write_case_cell
 
 from sfxflow.cli import main
 from sfxflow.io.assignment import read_assignment

@@ -5,10 +5,10 @@ import shutil
 import time
 
 import gemmi
-import h5py
 import numpy as np
 import pytest
 from ambiguous_crystals import CASES, simulate
+from chunk_files import remove, truncate, write_chunk
 
 from sfxflow.ambiguity.operators import reindexed
 from sfxflow.cell import Cell
@@ -18,36 +18,8 @@ from sfxflow.io.cell_file import lattice_of, write_cell
 from sfxflow.io.hkl import write_hkl
 from sfxflow.io.merged import read_merged
 from sfxflow.io.mtz import Header, write_merged_mtz
-from sfxflow.io.table import ChunkWriter
 from sfxflow.point_group import asymmetric, order, point_group, point_group_name
-from sfxflow.reflections import TABLES
 from sfxflow.symmetry import reflection_key, space_group, to_asu
-
-
-def write_chunk(path, simulated, chosen, **changed):
-    """A chunk file with the chosen crystals, each on its own frame; `changed`: columns of the crystals or reflections."""
-    chosen = np.asarray(chosen, int)
-    rows = [np.flatnonzero(simulated.reflections["crystal"] == c) for c in chosen]
-    contents = {
-        "frames": {"photon_energy": np.full(len(chosen), 9500.0), "file": [""] * len(chosen)},
-        "crystals": {name: values[chosen] for name, values in simulated.crystals.items() if name != "photon_energy"},
-        "reflections": {
-            name: values[np.concatenate([np.empty(0, int), *rows])] for name, values in simulated.reflections.items()
-        },
-    }
-    contents["frames"] |= {name: [""] * len(chosen) for name in ("event", "message")}
-    contents["crystals"] |= {"frame": np.arange(len(chosen)), "cell": np.tile(simulated.cell, (len(chosen), 1))}
-    contents["reflections"]["crystal"] = np.repeat(np.arange(len(chosen)), [len(r) for r in rows])
-    contents["crystals"] |= {name: values for name, values in changed.items() if name == "reciprocal"}
-    contents["reflections"] |= {name: values for name, values in changed.items() if name != "reciprocal"}
-    with h5py.File(path, "w") as handle:
-        writer = ChunkWriter(handle, "{}", TABLES)
-        for table, columns in contents.items():
-            length = len(next(iter(columns.values())))
-            for column in TABLES[table]:
-                columns.setdefault(column.name, np.zeros((length, *column.shape)))
-            writer.append(table, {column.name: columns[column.name] for column in TABLES[table]})
-    return str(path)
 
 
 @pytest.fixture(scope="module")
@@ -275,12 +247,12 @@ def test_intensities_that_are_not_numbers(folder, simulated):
     rng = np.random.default_rng(1)
     spoilt = simulated.reflections["I"].copy()
     spoilt[rng.random(len(spoilt)) < 0.1] = np.nan
-    files = [write_chunk(folder / "a.h5", simulated, range(120), I=spoilt)]
+    files = [write_chunk(folder / "a.h5", simulated, range(120), reflections={"I": spoilt})]
     assert resolve(folder, files) == 0
     found = read_assignment(folder / "assignment.h5")
     assert simulated.right(found.operators, found.crystals["mode"]) > 0.98
     assert found.attrs["n_unusable"] == np.isnan(spoilt).sum()
-    files = [write_chunk(folder / "none.h5", simulated, range(120), I=spoilt * np.nan)]
+    files = [write_chunk(folder / "none.h5", simulated, range(120), reflections={"I": spoilt * np.nan})]
     assert resolve(folder, files) == 0
     assert "0 crystals with usable observations" in read_assignment(folder / "assignment.h5").attrs["remarks"]
 
@@ -290,6 +262,7 @@ def test_assignment_of_other_files(folder, simulated, capsys):
     assert resolve(folder, files) == 0
     assignment = str(folder / "assignment.h5")
     other = write_chunk(folder / "b.h5", simulated, range(20))
+    capsys.readouterr()
     assert merge(folder, [other], "--assignment", assignment) == 1
     complains(capsys, r"assignment\.h5: tells the ways to index of the crystals of 1 files \(.*a\.h5\), but 1 others")
     write_chunk(folder / "a.h5", simulated, range(21))
@@ -313,28 +286,23 @@ def not_hdf5(folder, simulated):
 
 
 def truncated(folder, simulated):
-    path = folder / "bad.h5"
-    write_chunk(path, simulated, range(60))
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    write_chunk(folder / "bad.h5", simulated, range(60))
+    truncate(folder / "bad.h5")
 
 
 def without_a_column(folder, simulated):
     write_chunk(folder / "bad.h5", simulated, range(6))
-    with h5py.File(folder / "bad.h5", "a") as handle:
-        del handle["reflections/sigI"]
+    remove(folder / "bad.h5", "reflections/sigI")
 
 
 def mixed(folder, simulated):
     n = int(np.sum(simulated.reflections["crystal"] < 3))
-    write_chunk(folder / "bad.h5", simulated, range(3))
-    with h5py.File(folder / "bad.h5", "a") as handle:
-        handle["reflections/crystal"][:] = np.arange(n) % 3
+    write_chunk(folder / "bad.h5", simulated, range(3), reflections={"crystal": np.arange(n) % 3})
 
 
 def peaks_only(folder, simulated):
     write_chunk(folder / "bad.h5", simulated, range(3))
-    with h5py.File(folder / "bad.h5", "a") as handle:
-        del handle["reflections"]
+    remove(folder / "bad.h5", "reflections")
 
 
 @pytest.mark.parametrize(
@@ -373,7 +341,7 @@ def test_bad_options(folder, simulated, capsys, options, message):
 
 def test_index_out_of_range(folder, simulated, capsys):
     few = np.sum(simulated.reflections["crystal"] < 3)
-    files = [write_chunk(folder / "a.h5", simulated, range(3), h=np.full(few, 900))]
+    files = [write_chunk(folder / "a.h5", simulated, range(3), reflections={"h": np.full(few, 900)})]
     assert resolve(folder, files) == 1
     complains(capsys, "a Miller index beyond 511")
 

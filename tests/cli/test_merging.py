@@ -1,21 +1,15 @@
 """sfxflow merging: files in, a merged file out, and messages for bad input."""
 
 import re
-import sys
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from chunk_files import remove, truncate, write_chunk
+from observation_simulator import agreement, noisy_reflections, simulate
 
 from sfxflow.cli import main
 from sfxflow.io.merged import read_merged
-from sfxflow.io.table import ChunkWriter
-from sfxflow.reflections import TABLES
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "merging"))
-
-from observation_simulator import CELL, agreement, noisy_reflections, simulate
 
 CELL_FILE = """CrystFEL unit cell file version 1.0
 
@@ -29,57 +23,6 @@ al = 90 deg
 be = 90 deg
 ga = 90 deg
 """
-
-
-def write_chunk(path, simulated, chosen, tables=("frames", "crystals", "reflections"), **changed):
-    """A chunk file with the chosen crystals, each on its own frame, and one blank frame more."""
-    chosen = np.asarray(chosen, int)
-    n = len(chosen) + 1
-    crystals, reflections = simulated.crystals, simulated.reflections
-    rows = [np.flatnonzero(reflections["crystal"] == c) for c in chosen]
-    owner = np.repeat(np.arange(len(chosen)), [len(r) for r in rows])
-    rows = np.concatenate([np.empty(0, int), *rows])
-    contents = {
-        "frames": {
-            "frame": np.arange(n),
-            "file": ["frames.h5"] * n,
-            "event": [f"//{i}" for i in range(n)],
-            "status": [3] * (n - 1) + [1],
-            "n_peaks": [40] * n,
-            "n_lattices": [1] * (n - 1) + [0],
-            "resolution": [2.0] * n,
-            "photon_energy": [9500.0] * n,
-            "clen": [0.1] * n,
-            "message": [""] * n,
-        },
-        "crystals": {
-            "frame": np.arange(n - 1),
-            "reciprocal": crystals["reciprocal"][chosen],
-            "cell": np.tile(np.array(CELL), (n - 1, 1)),
-            "profile_radius": crystals["profile_radius"][chosen],
-            "mosaicity": crystals["mosaicity"][chosen],
-            "bandwidth": crystals["bandwidth"][chosen],
-        },
-        "reflections": {
-            "crystal": owner,
-            **{
-                name: reflections[name][rows]
-                for name in ("h", "k", "l", "I", "sigI", "excitation_error", "polarisation")
-            },
-        },
-    }
-    for table, columns in contents.items():
-        # what merging doesn't read
-        length = len(next(iter(columns.values())))
-        for column in TABLES[table]:
-            columns.setdefault(column.name, np.zeros((length, *column.shape)))
-    for table, columns in changed.items():
-        contents[table] |= columns
-    with h5py.File(path, "w") as handle:
-        writer = ChunkWriter(handle, "{}", tables)
-        for table in tables:
-            writer.append(table, contents[table])
-    return str(path)
 
 
 @pytest.fixture(scope="module")
@@ -197,14 +140,13 @@ def peak_file(folder, simulated):
 
 
 def truncated(folder, simulated):
-    path = Path(write_chunk(folder / "bad.h5", simulated, range(20)))
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    write_chunk(folder / "bad.h5", simulated, range(20))
+    truncate(folder / "bad.h5")
 
 
 def without_a_column(folder, simulated):
     write_chunk(folder / "bad.h5", simulated, range(3))
-    with h5py.File(folder / "bad.h5", "a") as handle:
-        del handle["reflections/sigI"]
+    remove(folder / "bad.h5", "reflections/sigI")
 
 
 def mixed_crystals(folder, simulated):

@@ -2,24 +2,20 @@
 
 import json
 import shutil
-import sys
-from pathlib import Path
 
 import gemmi
 import h5py
 import numpy as np
 import pytest
+from chunk_files import write_chunk
+from observation_simulator import simulate
+from test_merging import CELL_FILE, merge
 
 from sfxflow.cli import main
 from sfxflow.groups import Groups
 from sfxflow.io.hkl import read_hkl
 from sfxflow.io.merged import read_groups, read_merged
 from sfxflow.io.splits import ALL_EVENTS, read_split, write_split
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "unit" / "merging")]
-
-from observation_simulator import simulate
-from test_merging import CELL_FILE, merge, write_chunk
 
 GROUPS = Groups("/entry_1/laser_on", {"dark": 0, "light": 1}, "dark")
 

@@ -4,6 +4,7 @@ import csv
 import json
 
 from sfxflow.errors import InputError
+from sfxflow.io.documents import read_json
 from sfxflow.io.files import written_whole
 
 #: Columns of comparison.tsv. A row is a shell, or all shells together (`shell` is overall), of one engine and merger: on its own
@@ -53,13 +54,7 @@ def read_comparison(path):
     InputError
         Not there, not JSON, or something else.
     """
-    try:
-        with open(path, encoding="utf-8") as handle:
-            contents = json.load(handle)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: can't be read ({getattr(error, 'strerror', None) or error})") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: is not JSON ({error}); remove it and run again") from None
+    contents = read_json(path, "remove it and run again")
     if not isinstance(contents, dict) or any(key not in contents for key in _KEYS):
         raise InputError(f"{path}: holds no comparison of engines and mergers; remove it and run again")
     return contents

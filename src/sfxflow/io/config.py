@@ -4,10 +4,9 @@ import copy
 import csv
 import datetime
 
-import yaml
-
 from sfxflow.errors import InputError
 from sfxflow.io.config_schema import config_schema
+from sfxflow.io.documents import read_yaml
 
 
 def read_config(path):
@@ -27,15 +26,7 @@ def read_config(path):
     InputError
         Not there, or not YAML with sections.
     """
-    try:
-        with open(path, encoding="utf-8") as handle:
-            values = yaml.safe_load(handle)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}: can't be read ({getattr(error, 'strerror', None) or error}); `sfxflow init` writes a config"
-        ) from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+    values = read_yaml(path, "`sfxflow init` writes a config")
     if not isinstance(values, dict):
         raise InputError(f"{path}: a config with sections is expected")
     values = {key: {} if value is None and key != "runs" else value for key, value in values.items()}

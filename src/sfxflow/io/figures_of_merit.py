@@ -1,8 +1,7 @@
 """The JSON files of figures of merit and of differences."""
 
-import json
-
 from sfxflow.errors import InputError
+from sfxflow.io.documents import read_json
 
 _DIFFERENCE_KEYS = ("provenance", "inputs", "split_by", "group", "minus", "n_crystals", "overall", "shells", "remarks")
 _KEYS = ("provenance", "definitions", "overall", "shells", "remarks", "inputs")
@@ -35,13 +34,7 @@ def read_difference(path):
 
 
 def _read(path, keys, what):
-    try:
-        with open(path, encoding="utf-8") as handle:
-            figures = json.load(handle)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: can't be read ({getattr(error, 'strerror', None) or error})") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: is not JSON ({error}); remove it and run again") from None
+    figures = read_json(path, "remove it and run again")
     missing = [key for key in keys if key not in figures] if isinstance(figures, dict) else list(keys)
     if missing:
         raise InputError(f"{path}: holds no {what} ({', '.join(missing)} missing); remove it and run again")

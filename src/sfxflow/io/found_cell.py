@@ -6,6 +6,7 @@ import numpy as np
 
 from sfxflow.cell import Cell
 from sfxflow.errors import InputError
+from sfxflow.io.documents import read_json
 from sfxflow.io.files import written_whole
 
 _KEYS = ("provenance", "cell", "space_group", "space_group_given", "hits", "hits_with_a_lattice", "warnings", "forms")
@@ -32,11 +33,7 @@ def read_found_cell(path):
     InputError
         The file can't be read or is not of `sfxflow cell`.
     """
-    try:
-        with open(path, encoding="utf-8") as handle:
-            values = json.load(handle)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: can't be read ({getattr(error, 'strerror', None) or error})") from None
+    values = read_json(path, "a file of `sfxflow cell --clusters` is expected")
     missing = [key for key in _KEYS if not isinstance(values, dict) or key not in values]
     if missing:
         raise InputError(f"{path}: no {', '.join(missing)}; a file of `sfxflow cell --clusters` is expected")

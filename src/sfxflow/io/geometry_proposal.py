@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from sfxflow.errors import InputError
+from sfxflow.io.documents import read_json
 
 #: What a proposal holds at least.
 _KEYS = ("geometry", "crystals", "notes", "residuals", "overall", "panels", "map", "provenance")
@@ -22,12 +23,7 @@ def read_proposal(path):
     InputError
         It can't be read, or is something else.
     """
-    try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: can't be read ({getattr(error, 'strerror', None) or error})") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: is not JSON ({error}); remove it, or run `snakemake geometry` again") from None
+    values = read_json(path, "remove it, or run `snakemake geometry` again")
     missing = [key for key in _KEYS if not isinstance(values, dict) or key not in values]
     if missing:
         raise InputError(

@@ -6,6 +6,7 @@ import os
 import yaml
 
 from sfxflow.errors import InputError
+from sfxflow.io.documents import read_yaml
 from sfxflow.io.files import written_whole
 
 FORMAT = "sfxflow lock 1"
@@ -41,15 +42,7 @@ def read_lock(path):
     InputError
         Not there, or something else.
     """
-    try:
-        with open(path, encoding="utf-8") as handle:
-            contents = yaml.safe_load(handle)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}: can't be read ({getattr(error, 'strerror', None) or error}); `sfxflow lock` writes it"
-        ) from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+    contents = read_yaml(path, "`sfxflow lock` writes it")
     if not isinstance(contents, dict) or contents.get("format") != FORMAT:
         raise InputError(f"{path}: is not a lock of sfxflow ({FORMAT!r} expected); `sfxflow lock` writes one")
     if missing := [key for key in _KEYS if key not in contents]:

@@ -39,7 +39,7 @@ def test_there_and_back(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "can't be read"),
+        ("{", r"is not JSON \(.*; a file of `sfxflow cell --clusters` is expected"),
         ("[]", "no provenance, cell, .* a file of `sfxflow cell --clusters` is expected"),
         (json.dumps({key: value for key, value in values().items() if key != "forms"}), "no forms;"),
     ],

@@ -46,6 +46,7 @@ class Simulated:
     scale: np.ndarray
     partiality: np.ndarray
     truth: dict = field(default_factory=dict)
+    cell: tuple = CELL
 
 
 def true_intensities(d_min, rng, wilson_b=20.0, mean=800.0):

@@ -1,13 +1,13 @@
 """What the crystals' parameters add to the variances, against the whole normal matrix written down plainly."""
 
 import numpy as np
+from made_runs import run_after
 from observation_simulator import CELL, SPACE_GROUP, agreement, noisy_reflections, simulate
 
 from sfxflow.merging import kernels, packing
 from sfxflow.merging.assessment import cc_half, cc_half_moments
-from sfxflow.merging.cycles import Run
 from sfxflow.merging.merge import merge_observations
-from sfxflow.merging.observations import FULL_WEIGHT, MINUS, Collector
+from sfxflow.merging.observations import FULL_WEIGHT, MINUS
 from sfxflow.settings import Merging
 from sfxflow.symmetry import space_group
 
@@ -15,10 +15,7 @@ from sfxflow.symmetry import space_group
 def test_parts_of_the_crystals_parameters_are_those_of_the_whole_problem():
     """Intensities and parameters of 80 crystals at once: the inverse of the full matrix, with what couples two crystals in it."""
     simulated = simulate(80, seed=41, d_min=2.3)
-    collector = Collector(CELL, space_group(SPACE_GROUP))
-    run = Run([collector.add(simulated.crystals, simulated.reflections, 0)], collector, Merging(), threads=1)
-    for cycle in range(6):
-        run.cycle(cycle)
+    run = run_after(simulated, 6)
     run.merge()
     run.assess()
     known, used, matrix, coupling = _whole_problem(run)
@@ -80,10 +77,7 @@ def _whole_problem(run):
 
 def test_delta_cc_half_is_that_of_a_merge_without_the_crystal():
     simulated = simulate(40, seed=42, d_min=3.5)
-    collector = Collector(CELL, space_group(SPACE_GROUP))
-    run = Run([collector.add(simulated.crystals, simulated.reflections, 0)], collector, Merging(), threads=1)
-    for cycle in range(6):
-        run.cycle(cycle)
+    run = run_after(simulated, 6)
     run.merge()
     run.assess()
     before = run.total[:, :4].copy()

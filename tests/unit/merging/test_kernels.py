@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
+from made_runs import run_after, spoil
 from observation_simulator import CELL, SPACE_GROUP, simulate
 from scipy.optimize import minimize
 
 from sfxflow.merging import fitting, kernels, partiality
-from sfxflow.merging.cycles import Run
 from sfxflow.merging.observations import FULL_WEIGHT, MINUS, POLARISATION_UNIT, Collector
-from sfxflow.settings import Merging
 from sfxflow.symmetry import space_group
 
 MIN_PARTIALITY = 0.02
@@ -18,14 +17,9 @@ MIN_PARTIALITY = 0.02
 def run():
     """A run after three cycles, so that no parameter is at its start, with some crystals not counting."""
     simulated = simulate(40, seed=9, d_min=3.0)
-    collector = Collector(CELL, space_group(SPACE_GROUP))
-    block = collector.add(simulated.crystals, simulated.reflections, 0)
-    run = Run([block], collector, Merging(min_partiality=MIN_PARTIALITY, anomalous=True), threads=1)
-    for cycle in range(3):
-        run.cycle(cycle)
-    run.active[3], run.active[4] = 0, 2
-    block.columns["weight"][::5] = 100
-    block.columns["weight"][::17] = 0
+    run = run_after(simulated, 3, min_partiality=MIN_PARTIALITY, anomalous=True)
+    run.blocks[0].columns["weight"][::5] = 100
+    spoil(run)
     run.merge()
     return run
 

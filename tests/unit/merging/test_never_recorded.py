@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
+from made_runs import run_after, spoil
 from observation_simulator import CELL, SPACE_GROUP, simulate, true_on_scale
 from test_kernels import predicted
 
 from sfxflow.merging import never_recorded
-from sfxflow.merging.cycles import Run
 from sfxflow.merging.merge import Parts, merge_observations
-from sfxflow.merging.observations import Collector
 from sfxflow.merging.partiality import first_curve
 from sfxflow.settings import Merging
 from sfxflow.symmetry import space_group
@@ -20,12 +19,8 @@ GROUP = space_group(SPACE_GROUP)
 def run():
     """A run after four cycles, with some crystals not counting and some observations rejected."""
     simulated = simulate(40, seed=29, d_min=2.6, profile="sphere")
-    collector = Collector(CELL, GROUP)
-    run = Run([collector.add(simulated.crystals, simulated.reflections, 0)], collector, Merging(), threads=1)
-    for cycle in range(4):
-        run.cycle(cycle)
-    run.active[3], run.active[4] = 0, 2
-    run.blocks[0].columns["weight"][::17] = 0
+    run = run_after(simulated, 4)
+    spoil(run)
     run.merge()
     run.assess()
     run.infer()

@@ -2,14 +2,13 @@
 
 import numpy as np
 import pytest
+from made_runs import run_after, spoil
 from observation_simulator import CELL, SPACE_GROUP, simulate, true_on_scale
 from test_kernels import predicted
 
 from sfxflow.cell import inverse_resolution
 from sfxflow.merging import recorded_once
-from sfxflow.merging.cycles import Run
 from sfxflow.merging.merge import merge_observations
-from sfxflow.merging.observations import Collector
 from sfxflow.settings import Merging
 from sfxflow.symmetry import space_group
 
@@ -22,12 +21,8 @@ ROOTS = (np.arange(20000) + 0.5) * 4 / 20000
 def run():
     """A run after three cycles, with some crystals not counting and some observations rejected."""
     simulated = simulate(30, seed=19, d_min=3.0)
-    collector = Collector(CELL, GROUP)
-    run = Run([collector.add(simulated.crystals, simulated.reflections, 0)], collector, Merging(), threads=1)
-    for cycle in range(3):
-        run.cycle(cycle)
-    run.active[3], run.active[4] = 0, 2
-    run.blocks[0].columns["weight"][::17] = 0
+    run = run_after(simulated, 3)
+    spoil(run)
     run.merge()
     run.assess()
     run.count()
