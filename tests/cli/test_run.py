@@ -230,6 +230,23 @@ def test_bad_input(folder, capsys, argv, words):
     assert not LOCK.exists()
 
 
+def test_dry_run(folder, capfd):
+    """Nothing is looked for, cleaned up or written down."""
+    where = folder()
+    (where / ".snakemake/locks").mkdir(parents=True)
+    (where / ".snakemake/locks/0.input.lock").write_text("x")
+    code = "from sfxflow.cli import main; raise SystemExit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "run", "-n", "--nolock"], capture_output=True, text=True, check=False
+    )
+    assert "--nolock: not with" in done.stderr
+    done = subprocess.run([sys.executable, "-c", code, "run", "-n"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "rule out:" in done.stdout + done.stderr
+    assert not LOCK.exists()
+    assert not ATTEMPTS.exists()
+
+
 def test_limit_that_is_none(folder, capsys):
     folder()
     with pytest.raises(SystemExit):

@@ -47,7 +47,7 @@ def test_pool_that_works(pool, work):
 
 def test_job_that_no_slot_can_serve(pool, work):
     work.profile("large", "htcondor", added="set-resources:\n  trial:\n    htcondor_request_mem_mb: 900000\n")
-    status, text = doctor(work, "large", "--time-limit", "10")
+    status, text = doctor(work, "large", "--time-limit", "20")
     assert status == 1
     assert "no slot is that large: the job asks for 8 cores, 900000 MB of memory" in text
     assert jobs_of_trials(pool, work) == []

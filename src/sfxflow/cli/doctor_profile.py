@@ -207,7 +207,8 @@ def _run(profile, cluster, folder, limit):
 
 def _watched(process, cluster, folder, limit):
     """Wait for the job; returns why it is hopeless."""
-    give_up, waiting, told = time.monotonic() + limit, None, False
+    # The job's time begins when it is in the queue: Snakemake takes its own to submit it.
+    give_up, waiting, submitted, told = time.monotonic() + limit + (_GRACE if cluster else 0), None, False, False
     while process.poll() is None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(1.0)
@@ -225,6 +226,8 @@ def _watched(process, cluster, folder, limit):
             if late:
                 return finding(str(error), f"{cluster.name} does not answer any more")
             continue
+        if jobs and not submitted:
+            submitted, late, give_up = True, False, time.monotonic() + limit
         waiting = next((job for job in jobs if job.state == WAITING), None)
         if held := next((job for job in jobs if job.state == HELD), None):
             found = finding(held.reason, f"the job is held: {short(held.reason)}", "its administrator knows why")
@@ -236,6 +239,11 @@ def _watched(process, cluster, folder, limit):
             print("           the job waits in the queue", flush=True)
         if late and waiting:
             return why_it_waits(cluster, waiting)
+        if late and not submitted:
+            return Finding(
+                f"Snakemake has submitted no job within {limit + _GRACE:.0f} s",
+                "is this machine overloaded? --time-limit allows more",
+            )
         if late:
             return Finding(
                 f"no answer came within {limit:.0f} s, although the job is not waiting",
