@@ -132,6 +132,16 @@ def test_polarisation_is_known_to_the_mergers(done):
     assert jobs_of(done) >= MERGERS | {"crystfel_indexing", "builtin_integration"}
 
 
+def test_friedel_mates_apart_are_of_three_mergers(done):
+    """Of merging CrystFEL's mergers know this alone."""
+    done.config["merging"] = {"anomalous": True}
+    jobs = jobs_of(done)
+    assert jobs >= MERGERS | {"builtin_merging"}
+    assert not any(job.endswith(("_peaks", "_indexing", "_integration")) or job == "stream" for job in jobs)
+    done.config["merging"] = {"cycles": 4}
+    assert not jobs_of(done) & MERGERS
+
+
 def jobs_of(experiment):
     return experiment.planned().keys()
 

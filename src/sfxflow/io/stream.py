@@ -163,6 +163,8 @@ class StreamWriter:
         if not use.all():
             values, panel, hkl = values[use], panel[use], hkl[use]
         values[:, 4], values[:, 5] = self._in_file(panel, values[:, 4], values[:, 5])
+        # partialator leaves out what is not below max_adu, and no number is below it.
+        values[np.isnan(values[:, 2]), 2] = 0.0
         self._write(self._crystal_text(crystal, hkl, values, panel))
         self._handle.write(reflection_table(hkl, values, panel, self._panels))
         self._write("--- End crystal\n")

@@ -32,7 +32,13 @@ rule partialator:
         integrated=integrated_of_dataset,
         space_group=space_group_of_dataset,
         d_min=d_min_of_dataset,
-        settings=some_settings({"partialator": None, "integration": ["polarisation_fraction", "polarisation_angle"]}),
+        settings=some_settings(
+            {
+                "partialator": None,
+                "integration": ["polarisation_fraction", "polarisation_angle"],
+                "merging": ["anomalous"],
+            }
+        ),
         crystfel=PARTIALATOR,
         version=SFXFLOW,
     message:
@@ -79,7 +85,13 @@ rule process_hkl:
         integrated=integrated_of_dataset,
         space_group=space_group_of_dataset,
         d_min=d_min_of_dataset,
-        settings=some_settings({"process_hkl": None, "integration": ["polarisation_fraction", "polarisation_angle"]}),
+        settings=some_settings(
+            {
+                "process_hkl": None,
+                "integration": ["polarisation_fraction", "polarisation_angle"],
+                "merging": ["anomalous"],
+            }
+        ),
         crystfel=PROCESS_HKL,
         version=SFXFLOW,
     message:
