@@ -49,6 +49,8 @@ _WIDTH, _HEIGHT = 3.6, 2.5
 _FONTS = "system-ui,-apple-system,'Segoe UI','Helvetica Neue',Arial,'DejaVu Sans',sans-serif"
 _D_TICKS = (20, 10, 6, 5, 4, 3.5, 3, 2.5, 2.2, 2, 1.8, 1.6, 1.5, 1.4, 1.3, 1.2, 1.1, 1, 0.9, 0.8, 0.7, 0.6)
 _BINS = 40
+#: More lines than these have their legend below the axes, in rows of this height, inch.
+_FEW_LINES, _LEGEND_ROW = 4, 0.17
 
 
 def drawing(name, label, draw):
@@ -164,7 +166,12 @@ def compared_by_resolution(name, label, limits, series, y_label, low=None, high=
         axes.set_ylim(low, high)
         _resolution_axes(axes)
         axes.set_ylabel(y_label)
-        axes.legend(loc="best")
+        if len(lines) <= _FEW_LINES:
+            axes.legend(loc="best")
+            return
+        rows = -(-len(lines) // 2)
+        axes.figure.set_figheight(_HEIGHT + _LEGEND_ROW * rows)
+        axes.figure.legend(loc="outside lower center", ncols=2)
 
     return drawing(name, label, draw)
 
