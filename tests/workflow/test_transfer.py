@@ -2,11 +2,14 @@
 
 import io
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -51,8 +54,10 @@ def test_a_file_of_a_list_is_missing(experiment):
 @pytest.fixture
 def machine(tmp_path):
     """A folder as HTCondor makes it for a job; a stand-in for Snakemake is packed that writes down how it was called."""
-    (tmp_path / ".job.ad").write_text('A = 1\nTransferOutput = "benchmarks,logs,results/a/one.h5,results/two.h5"\n')
-    return tmp_path
+    folder = tmp_path / "machine"
+    folder.mkdir()
+    (folder / ".job.ad").write_text('A = 1\nTransferOutput = "benchmarks,logs,results/a/one.h5,results/two.h5"\n')
+    return folder
 
 
 def pack(folder, python=PYTHON):
@@ -106,6 +111,32 @@ def test_failed_job_leaves_something_to_transfer(machine):
     pack(machine)
     assert start(machine, "fail").returncode == 1
     assert outputs(machine) == ["results/a/one.h5", "results/two.h5"]
+
+
+def test_times_of_results_are_those_of_their_making(experiment, machine):
+    """They come back in the order of their names; what was made of another must not look older than that."""
+    # As with files over a megabyte: only their times count.
+    by_time = ("--max-checksum-file-size", "0")
+    experiment.snakemake(*by_time)
+    stages = ("peaks", "indexed", "integrated")
+    results = [f"results/builtin/runs/a/0000.{stage}.h5" for stage in stages]
+    pack(machine)
+    (machine / ".job.ad").write_text(f'TransferOutput = "logs,{",".join(sorted(results))}"\n')
+    for age, name in enumerate(reversed(results)):
+        (machine / name).parent.mkdir(parents=True, exist_ok=True)
+        (machine / name).touch()
+        os.utime(machine / name, (10**9 - 10 * age, 10**9 - 10 * age))
+    assert start(machine).returncode == 0
+    # Later than all the rest, so that chunks of another job are not concerned, the first of them last.
+    newest = max(path.stat().st_mtime for path in (experiment.folder / "results").rglob("*.h5"))
+    for delay, name in enumerate(reversed(results)):
+        os.utime(experiment.folder / name, (newest + 100 + delay, newest + 100 + delay))
+    assert "builtin_indexing" in experiment.planned(*by_time)
+    shutil.copytree(machine / "logs/.times", experiment.folder / "logs/.times")
+    assert not {"builtin_peaks", "builtin_indexing", "builtin_integration"} & experiment.planned(*by_time).keys()
+    times = [(experiment.folder / name).stat().st_mtime for name in results]
+    assert np.diff(times) == pytest.approx([10, 10])
+    assert list((experiment.folder / "logs/.times").iterdir()) == []
 
 
 def test_packages_that_did_not_come_along(machine):

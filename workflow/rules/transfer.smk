@@ -45,6 +45,22 @@ def require_files_to_send():
         )
 
 
+def put_times_right():
+    """
+    Results of one job come back in the order of their names, with the times of their arrival: what was made later may look older than what
+    it was made from. The job has written down when it made them.
+    """
+    for path in glob.glob("logs/.times/*"):
+        with open(path) as handle:
+            made = [line.rstrip("\n").split(" ", 1) for line in handle]
+        made = {name: float(seconds) for seconds, name in made if os.path.exists(name)}
+        # Clocks of two machines differ: only differences count.
+        arrived = min(map(os.path.getmtime, made), default=0)
+        for name, seconds in made.items():
+            os.utime(name, (arrived, arrived - (max(made.values()) - seconds)))
+        os.remove(path)
+
+
 def say_which_machines_do_not_see_this():
     """Jobs whose machine has no Snakemake where it is here: the pool's message is in a file that nobody looks into."""
     blind = []
@@ -59,6 +75,9 @@ def say_which_machines_do_not_see_this():
             file=sys.stderr,
         )
 
+
+if workflow.is_main_process:
+    put_times_right()
 
 if SENT:
     for stage in workflow.rules:

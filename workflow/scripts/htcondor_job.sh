@@ -16,8 +16,13 @@ fail() {
 finish() {
     cd "$here" || exit 1
     outputs=$(sed -n 's/^TransferOutput = "\(.*\)"$/\1/p' "${_CONDOR_JOB_AD:-.job.ad}" 2>/dev/null)
+    mkdir -p logs/.times
     old=$IFS
     IFS=,
+    # In the order of their names they come back, with new times; transfer.smk puts these right, so that no result looks older than its input.
+    for path in $outputs; do
+        [ -f "$path" ] && stat -c '%.Y %n' "$path"
+    done >"logs/.times/$(hostname)-$$-$(date +%s)"
     for path in $outputs; do
         path=${path# }
         case $path in
