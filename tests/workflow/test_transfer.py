@@ -127,10 +127,12 @@ def test_times_of_results_are_those_of_their_making(experiment, machine):
         (machine / name).touch()
         os.utime(machine / name, (10**9 - 10 * age, 10**9 - 10 * age))
     assert start(machine).returncode == 0
-    # Later than all the rest, so that chunks of another job are not concerned, the first of them last.
-    newest = max(path.stat().st_mtime for path in (experiment.folder / "results").rglob("*.h5"))
+    for path in (experiment.folder / "raw").iterdir():
+        os.utime(path, (10**9, 10**9))
+    # Earlier than all that was made of them, the first of them last.
+    oldest = min(path.stat().st_mtime for path in (experiment.folder / "results").rglob("*.h5"))
     for delay, name in enumerate(reversed(results)):
-        os.utime(experiment.folder / name, (newest + 100 + delay, newest + 100 + delay))
+        os.utime(experiment.folder / name, (oldest - 100 + delay, oldest - 100 + delay))
     assert "builtin_indexing" in experiment.planned(*by_time)
     shutil.copytree(machine / "logs/.times", experiment.folder / "logs/.times")
     assert not {"builtin_peaks", "builtin_indexing", "builtin_integration"} & experiment.planned(*by_time).keys()
