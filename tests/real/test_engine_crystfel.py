@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
+from sfxflow import cli
 from sfxflow.io.frame_account import read_frame_account
 from sfxflow.io.merged import read_merged
 from sfxflow.io.stream_reader import read_stream
@@ -358,3 +359,37 @@ def test_nothing_goes_on_when_the_job_is_stopped(work, shared_data, tmp_path, nu
     time.sleep(0.3)
     assert not [name for name in os.listdir("/dev/shm") if str(main) in name]
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".log"]
+
+
+def test_nxmx_frames_that_bitshuffle_compressed(tmp_path):
+    """CrystFEL has no filter for them, and the geometry no gain: both come from sfxflow."""
+    arguments = [
+        "--preset",
+        "demo",
+        "--n-frames",
+        "12",
+        "--seed",
+        "41",
+        "--format",
+        "nxmx",
+        "--compression",
+        "bitshuffle",
+    ]
+    assert cli.main(["simulate", *arguments, "--output", str(tmp_path)]) == 0
+    master = str(tmp_path / "frames_master.h5")
+    frames = ["--frames", master, "--geometry", master]
+    peaks, integrated, stream, merged = (str(tmp_path / name) for name in ("p.h5", "i.h5", "all.stream", "m.h5"))
+    settings = ["--settings", '{"peaks": {"threshold": 20}}']
+    assert cli.main(["crystfel_peaks", *frames, *settings, "--output", peaks]) == 0
+    crystal = ["--cell", str(tmp_path / "demo.cell"), "--space-group", "P43212"]
+    assert cli.main(["crystfel_indexing", "--peaks", peaks, *frames, *crystal, "--output", integrated]) == 0
+    kinds = [line.split("\t") for line in (tmp_path / "truth.tsv").read_text().splitlines() if line[0] != "#"]
+    single = [row[kinds[0].index("kind")] == "single" for row in kinds[1:]]
+    with h5py.File(integrated) as handle:
+        assert [status == Status.indexed for status in handle["frames/status"]] == single
+        assert handle.attrs["gain_from"].endswith("estimated from frame 0")
+    # The stream of such files opens in CrystFEL's mergers too.
+    assert cli.main(["stream", "--integrated", integrated, "--geometry", master, *crystal, "--output", stream]) == 0
+    given = ["--stream", stream, "--integrated", integrated, "--dataset", "demo", *crystal]
+    assert cli.main(["process_hkl", *given, "--output", merged]) == 0
+    assert len(read_merged(merged)[0]["I"]) > 100

@@ -195,6 +195,14 @@ def test_what_is_no_number_is_left_out_and_counted(detector):
     assert len(table) == 2 and all(REFLECTION.fullmatch(line) for line in table)
 
 
+def test_a_peak_value_that_is_not_known_is_a_number(detector):
+    """partialator leaves out what has none."""
+    rows = reflections(peak=np.full(3, np.nan, np.float32))
+    text, left_out = written(detector, [(crystal(), rows)])
+    table = text[text.index("Reflections measured") :].splitlines()[2:-3]
+    assert left_out == 0 and [float(line.split()[5]) for line in table] == [0, 0, 0]
+
+
 def test_a_crystal_without_resolution_reaches_to_its_reflections(detector):
     text = written(detector, [(crystal(resolution=np.float32(np.nan)), reflections(n=1))])[0]
     q = np.linalg.norm([0.01264, 31 * 0.01264, 14 * 0.02639])
