@@ -61,8 +61,8 @@ def started_in(work, image):
     return sum(text.count(f"Activating singularity image {image}") for text in [work.printed(), *logs])
 
 
-def execute(apptainer, image, *argv, user=12345, bind=(), environment=None):
-    """Run a command in the image alone: no home, no network, nothing of this machine but what is bound, and a user that nobody knows."""
+def execute(apptainer, image, *argv, user=7, bind=(), environment=None):
+    """Run a command in the image alone: no home, no network, nothing of this machine but what is bound, and a user with nothing of his own."""
     alone = ["--containall", "--no-home", "--net", "--network", "none"]
     binds = [f"--bind={path}" for path in bind]
     own = ["unshare", "--user", f"--map-user={user}", f"--map-group={user}"] if os.getuid() == 0 else []
@@ -122,10 +122,10 @@ def test_size(image):
 
 
 def test_any_user_without_home_and_network_and_nothing_is_compiled(image, apptainer, prepared, tmp_path):
-    """Peaks of the demo's frames, as a user without a name; every kernel comes from the image, and the image stays as it is."""
+    """Peaks of the demo's frames, as a system user; every kernel comes from the image, and the image stays as it is."""
     (frames, *_) = sorted(prepared.folder.parents[1].glob("raw*/frames_*.h5"))
     done = execute(apptainer, image, "id", "-u")
-    assert done.stdout.strip() == "12345", done.stderr
+    assert done.stdout.strip() == "7", done.stderr
     data = ("--frames", frames, "--geometry", frames.parent / "detector.geom", "--first", 0, "--count", 40)
     temporary = tmp_path / "temporary"
     temporary.mkdir()
@@ -138,7 +138,7 @@ def test_any_user_without_home_and_network_and_nothing_is_compiled(image, apptai
     )
     assert done.returncode == 0, done.stderr
     assert "40 frames: " in done.stdout + done.stderr
-    (links,) = temporary.glob("sfxflow-kernels-12345-*")
+    (links,) = temporary.glob("sfxflow-kernels-7-*")
     kernels = [path for path in links.rglob("*") if path.suffix in (".nbc", ".nbi")]
     assert len(kernels) > 50
     assert [path.name for path in kernels if not path.is_symlink()] == []

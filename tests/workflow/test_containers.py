@@ -173,11 +173,14 @@ def test_an_image_without_labels(with_images):
     assert f"{IMAGE}: apptainer can't read its version, and {VERSION} is expected" in refused(with_images)
 
 
-@pytest.mark.parametrize("damage", ["text", "empty", "cut"])
+@pytest.mark.parametrize("damage", ["text", "empty", "cut", "folder"])
 def test_a_corrupt_image(with_images, damage):
     path = with_images.folder / IMAGE
     write_image(path, missing=1 if damage == "cut" else 0)
-    if damage != "cut":
+    if damage == "folder":
+        path.unlink()
+        path.mkdir()
+    elif damage != "cut":
         path.write_text("<html>not found</html>" * 20 if damage == "text" else "")
     assert f"{IMAGE}: not an image of Apptainer, or only a part of one; copy it again, or remove it: `make" in refused(
         with_images

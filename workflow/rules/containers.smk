@@ -36,6 +36,8 @@ def images_in_use():
 
 def whole_image(path):
     """Whether a file is a whole image: its header says where its last part ends (https://github.com/apptainer/sif, sif.go)."""
+    if not os.path.isfile(path):
+        return False
     with open(path, "rb") as handle:
         header = handle.read(128)
     if len(header) < 128 or header[32:41] != b"SIF_MAGIC":
