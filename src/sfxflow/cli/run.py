@@ -25,7 +25,7 @@ from sfxflow.clusters.attempt import LOOK_EVERY, Attempt
 from sfxflow.clusters.queues import CLUSTERS, Unreachable, cluster_of, has_plugin, missing_program, removed
 from sfxflow.clusters.verdict import own_fault
 from sfxflow.clusters.watch import Limits
-from sfxflow.clusters.words import explained, short
+from sfxflow.clusters.words import explained, in_short, short
 from sfxflow.errors import InputError
 from sfxflow.io.attempts import PATH as ATTEMPTS
 from sfxflow.io.attempts import add_attempt
@@ -151,7 +151,7 @@ def _clean_up(folder, unreached, take_over):
         except Unreachable as error:
             if cluster in unreached and not take_over:
                 raise InputError(
-                    f"jobs of the interrupted run may still work on {cluster.name}, which does not answer ({short(str(error), 200)}): "
+                    f"jobs of the interrupted run may still work on {cluster.name}, which does not answer ({in_short(str(error))}): "
                     "start again when it does; --take-over says that they have ended"
                 ) from None
         if cluster in unreached:
@@ -243,7 +243,7 @@ def _try(profile, folder, args, last, unreached):
                 _remove_jobs(cluster, folder)
                 unreached[:] = [other for other in unreached if other is not cluster]
             except Unreachable as error:
-                reason += f"; its jobs could not be removed ({short(str(error), 100)})"
+                reason += f"; its jobs could not be removed ({in_short(str(error))})"
             except InputError as error:
                 stuck = error
                 reason += f"; {error}"

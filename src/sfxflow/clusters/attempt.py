@@ -8,6 +8,7 @@ import time
 
 from sfxflow.clusters.queues import Unreachable
 from sfxflow.clusters.watch import Watch
+from sfxflow.clusters.words import in_short
 
 #: Seconds between two looks at the queue.
 LOOK_EVERY = 30.0
@@ -81,10 +82,10 @@ class Attempt:
                 reason = watch.look(jobs, time.monotonic()) if watch else ""
             except Unreachable as error:
                 silent_since = silent_since or now
-                reason = watch.unreachable(str(error), time.monotonic()) if watch else ""
+                reason = watch.unreachable(in_short(str(error)), time.monotonic()) if watch else ""
                 if not watch and not complained and now - silent_since > 10 * look_every:
                     say(
-                        f"the queue of {cluster.name} does not answer ({error}); it is the last profile, so this goes on"
+                        f"the queue of {cluster.name} does not answer ({in_short(str(error))}); it is the last profile, so this goes on"
                     )
                     complained = True
             if reason:

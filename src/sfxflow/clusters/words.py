@@ -172,3 +172,9 @@ def short(said, length=250):
 def finding(said, otherwise, remedy="the words above are the program's own"):
     """`explained`, or what is to be said where the message is not known."""
     return explained(said) or Finding(otherwise, remedy, short(said))
+
+
+def in_short(said, length=120):
+    """What a message means, in a few words; its beginning where nobody knows."""
+    found = explained(said)
+    return found.what if found else short(said, length)
