@@ -120,13 +120,17 @@ def test_what_became_of_every_frame_by_hand(raw, by_hand):
         assert all(found <= count for found, count in zip(frames["n_lattices"], expected, strict=True))
 
 
+def recorded(mtz):
+    """Number of reflections of a merged MTZ file that were well recorded: the figures of merit are about these."""
+    return int(np.sum(gemmi.read_mtz_file(str(mtz)).column_with_label("N").array > 0))
+
+
 def test_merged_by_hand(by_hand):
     overall = json.loads((by_hand / "figures.json").read_text())["overall"]
     assert overall["n_reference"] == overall["n_reflections"] > 2000
     assert overall["reference_cc"] > 0.99
     assert overall["reference_r1_i"] < 0.1
-    mtz = gemmi.read_mtz_file(str(by_hand / "merged.mtz"))
-    assert mtz.nreflections == overall["n_reflections"]
+    assert recorded(by_hand / "merged.mtz") == overall["n_reflections"]
     unmerged = gemmi.read_mtz_file(str(by_hand / "unmerged.mtz"))
     assert unmerged.nreflections >= overall["n_measurements"]
 
@@ -146,7 +150,7 @@ def test_a_single_crystal(raw, tmp_path, capsys):
     figures = json.loads((tmp_path / "f.json").read_text())
     assert figures["overall"]["n_reflections"] > 0 and figures["overall"]["cc_half"] is None
     sfxflow("export", "--merged", merged, *(word for name in lists for word in (f"--{name}", tmp_path / name)))
-    assert gemmi.read_mtz_file(str(tmp_path / "mtz")).nreflections == figures["overall"]["n_reflections"]
+    assert recorded(tmp_path / "mtz") == figures["overall"]["n_reflections"]
 
 
 @pytest.mark.parametrize("method", ["rings", "profile"])

@@ -30,7 +30,7 @@ def test_unknown_key_like_no_other(experiment):
         ("peaks", {"use_saturated": 1}, "peaks.use_saturated: 1 is not true or false ("),
         ("peaks", {"min_snr": True}, "peaks.min_snr: True is not a number ("),
         ("peaks", {"max_bad_frames": 1.5}, "peaks.max_bad_frames: 1.5 is above 1 (fraction of failed frames"),
-        ("merging", {"cycles": 0}, "merging.cycles: 0 is below 1 (cycles of scaling and merging)"),
+        ("merging", {"cycles": 0}, "merging.cycles: 0 is below 1 (most cycles of scaling and merging"),
         (
             "merging",
             {"partiality": "sphere"},
