@@ -386,7 +386,7 @@ def integrated_of_run(wildcards):
 
 def of_every_engine(file):
     """A file of each run or chunk for every engine, in short form."""
-    runs = listed(RUNS) if file.startswith(".") else f"<{','.join(RUNS)}>"
+    runs = listed(RUNS) if file.startswith(".") else f"<{','.join(RUNS)}>/"
     return [f"results/{engine}/runs/{runs}{file}" for engine in config["engines"]]
 
 

@@ -36,7 +36,7 @@ rule comparison:
         mem_mb=2000,
         runtime=15,
     params:
-        frames=of_every_engine("/frames.tsv"),
+        frames=of_every_engine("frames.tsv"),
         datasets=runs_and_references(),
         settings=settings("figures_of_merit"),
         version=SFXFLOW,

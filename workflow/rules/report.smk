@@ -53,7 +53,7 @@ rule report:
         mem_mb=2000,
         runtime=15,
     params:
-        frames=of_every_engine("/frames.tsv"),
+        frames=of_every_engine("frames.tsv"),
         integrated=of_every_engine(".integrated.h5"),
         # One text: Snakemake does not compare the order of a list.
         n_frames=" ".join(str(row["n_frames"]) for _ in config["engines"] for row in RUNS.values()),

@@ -25,7 +25,7 @@ def outside(path):
 def seen_by_all(path):
     """Whether the profile says that every machine of the pool sees a file where it is."""
     prefixes = (getattr(workflow.executor_settings, "shared_fs_prefixes", None) or "").split(",")
-    return any(path.startswith(prefix.strip().rstrip("/") + "/") for prefix in prefixes if prefix.strip())
+    return any(path.startswith(os.path.join(prefix.strip(), "")) for prefix in prefixes if prefix.strip())
 
 
 def require_files_to_send():
@@ -41,7 +41,7 @@ def require_files_to_send():
         sys.exit(
             f"{len(lost)} paths lead out of the working directory, which jobs of this profile do not see: {', '.join(lost[:5])}. Move or link "
             "them below it and name them relative to it, or say in the profile that every machine of the pool sees them: "
-            f"htcondor-shared-fs-prefixes: {os.path.dirname(lost[0]) or '/data'}"
+            f"htcondor-shared-fs-prefixes: {os.path.dirname(os.path.abspath(lost[0]))}"
         )
 
 
