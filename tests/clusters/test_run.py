@@ -126,6 +126,9 @@ def test_pool_that_goes_away_in_the_middle(pool, without_chunks, local_run):
     """The rest is computed here. What the pool still has in its queue when it comes back is taken away by the next run."""
     work = without_chunks
     limits = ("--unreachable-limit", "0.1")
+    # The pool that is back gives up the workers of before when the lease is over.
+    profile = work.folder / "htcondor/profile.yaml"
+    profile.write_text(profile.read_text().replace("lease_duration: 600", "lease_duration: 20"))
     process = start_run(work, "--profiles", "htcondor,local", *limits, *POLL, MTZ, FRAMES)
     job = faults.wait_for_running_job(pool, work, process)
     pool.stop_daemons()

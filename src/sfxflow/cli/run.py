@@ -161,6 +161,10 @@ def _clean_up(folder, unreached, take_over):
 
 
 def _remove_jobs(cluster, folder):
+    if there := cluster.jobs(folder):
+        _say(
+            f"{len(there)} jobs of this folder are removed from {cluster.name}; this ends when their processes have, or their lease is over"
+        )
     found, still = removed(cluster, folder)
     if still:
         numbers = " ".join(job.number for job in still[:10])

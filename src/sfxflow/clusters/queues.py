@@ -171,7 +171,7 @@ def missing_program(cluster):
     return next((program for program in cluster.programs if shutil.which(program) is None), None)
 
 
-def removed(cluster, folder, patience=120, pause=1.0):
+def removed(cluster, folder, patience=900, pause=1.0):
     """
     Take away the jobs of a folder and wait until they are gone.
 
@@ -180,7 +180,7 @@ def removed(cluster, folder, patience=120, pause=1.0):
     cluster : HTCondor or Slurm
     folder : str
     patience : float
-        Seconds.
+        Seconds. A pool that was restarted gives up a job's worker only when the job's lease is over, 10 minutes in sfxflow's profile.
 
     Returns
     -------
