@@ -96,13 +96,20 @@ def _send(process, signum):
         pass
 
 
-def _keep(process, stop_signal, patience, *directories):
-    if not sys.stdin.readline():
+def _keep(stop_signal, patience, *directories):
+    """Wait for the program's number and then for 'ended'; where this does not come, whoever says it was killed."""
+    told = sys.stdin.readline().strip()
+    process = int(told) if told.isdigit() else None
+    if process is not None:
+        told = sys.stdin.readline().strip()
+    if told:
+        return
+    if process is not None:
         end_session(process, stop_signal, patience=patience)
         remove_shared_memory(process)
-        for directory in directories:
-            shutil.rmtree(directory, ignore_errors=True)
+    for directory in directories:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    _keep(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), *sys.argv[4:])
+    _keep(int(sys.argv[1]), float(sys.argv[2]), *sys.argv[3:])

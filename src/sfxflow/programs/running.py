@@ -199,23 +199,25 @@ def run_program(
     with open(log, "ab") as sink, open(log, "rb") as source, _noted_signals() as stopped:
         source.seek(0, os.SEEK_END)
         lines = _Lines(source, on_line)
-        try:
-            process = subprocess.Popen(
-                [os.fspath(argument) for argument in arguments],
-                cwd=directory,
-                env={**os.environ, **(environment or {})},
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        except FileNotFoundError:
-            raise ProgramError(f"{arguments[0]}: no such program") from None
-        except OSError as error:
-            raise ProgramError(f"{arguments[0]}: does not start ({error.strerror})") from None
-        child = _Child(process)
-        late = False
-        with _kept(process.pid, stop_signal, patience, [os.path.abspath(directory)] if temporary else []):
+        # The keeper is there first: between the program's start and its own nobody would end what was started.
+        with _keeper(stop_signal, patience, [os.path.abspath(directory)] if temporary else []) as keep:
+            try:
+                process = subprocess.Popen(
+                    [os.fspath(argument) for argument in arguments],
+                    cwd=directory,
+                    env={**os.environ, **(environment or {})},
+                    stdin=subprocess.DEVNULL,
+                    stdout=sink,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except FileNotFoundError:
+                raise ProgramError(f"{arguments[0]}: no such program") from None
+            except OSError as error:
+                raise ProgramError(f"{arguments[0]}: does not start ({error.strerror})") from None
+            keep(process.pid)
+            child = _Child(process)
+            late = False
             try:
                 pause = 0.002
                 while not child.ended() and not stopped and not late:
@@ -324,15 +326,21 @@ def _noted_signals():
 
 
 @contextlib.contextmanager
-def _kept(process, stop_signal, patience, directories):
-    """A keeper process that ends the program if this process is killed before the block ends."""
+def _keeper(stop_signal, patience, directories):
+    """A process that ends the program if this process is killed before the block ends; gives what tells it the program's number."""
     keeper = subprocess.Popen(
-        [sys.executable, "-I", "-S", ending.__file__, str(process), str(int(stop_signal)), str(patience), *directories],
+        [sys.executable, "-I", "-S", ending.__file__, str(int(stop_signal)), str(patience), *directories],
         stdin=subprocess.PIPE,
         start_new_session=True,
     )
+
+    def keep(process):
+        with contextlib.suppress(BrokenPipeError):
+            keeper.stdin.write(f"{process}\n".encode())
+            keeper.stdin.flush()
+
     try:
-        yield
+        yield keep
     finally:
         with contextlib.suppress(BrokenPipeError):
             keeper.communicate(b"ended\n")
