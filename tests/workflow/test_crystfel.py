@@ -163,7 +163,7 @@ def test_what_the_commands_are_told(done):
         told = dict(zip(calls[merger][1:], calls[merger][2:], strict=False))
         assert told["--stream"].endswith(f"/streams/{told['--dataset']}.stream")
         assert told["--space-group"] in ("P43212", "P41212")
-        assert set(json.loads(told["--settings"])) == {merger, "integration"}
+        assert set(json.loads(told["--settings"])) == {merger, "integration", "merging"}
 
 
 # ---- what can't work
