@@ -12,12 +12,12 @@ import sys
 import pytest
 import yaml
 
-from sfxflow.cli import main
+from sfxflow.cli import chunk_lists, main
 
 STAND_IN = """\
 #!{python} -SE
-import json, os, sys
-arguments = sys.argv[1:]
+import json, os, runpy, sys
+arguments = runpy.run_path("{chunk_lists}")["expanded"](sys.argv[1:])
 stage = arguments[0]
 if stage == os.environ.get("FAILING"):
     sys.exit("stand-in: this stage fails")
@@ -77,7 +77,7 @@ def work(tmp_path, monkeypatch):
     folder = tmp_path / "work"
     (folder / "bin").mkdir(parents=True)
     monkeypatch.chdir(folder)
-    (folder / "bin/sfxflow").write_text(STAND_IN.format(python=sys.executable))
+    (folder / "bin/sfxflow").write_text(STAND_IN.format(python=sys.executable, chunk_lists=chunk_lists.__file__))
     (folder / "bin/sfxflow").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
     for name in ("one.h5", "two.h5", "a.geom", "mask.h5", "lysozyme.cell"):
