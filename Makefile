@@ -1,4 +1,4 @@
-# make demo: from nothing to merged data of a simulated experiment.   make test: every test that this machine can run.
+# make demo: from nothing to merged data of a simulated experiment.   make test: every test that this machine can run in minutes.
 # Both need python3 (3.11 or newer, with venv) and make; everything else goes to .venv in this folder.
 
 PYTHON ?= python3
@@ -8,14 +8,18 @@ export PYTHONWARNINGS ?= ignore::UserWarning:htcondor2
 
 CODE := src tests workflow/scripts benchmarks containers
 
-.PHONY: demo test test-clusters check benchmark docs schema containers clean
+.PHONY: demo test test-long test-clusters check benchmark docs schema containers clean
 
 demo: .venv/installed
 	snakemake --cores all
 	@python workflow/scripts/show_results.py
 
 test: .venv/installed-dev
-	python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not long"
+
+# Tests that take minutes each: other programs' engines on real frames, and whole workflows.
+test-long: .venv/installed-dev
+	python -m pytest -n auto --maxprocesses 4 --dist loadfile -m long
 
 # Real HTCondor and Slurm of this one machine, started and ended by the tests: on Debian, Slurm only as root. Programs that are missing are
 # unpacked into $SFXFLOW_TOOLS (default ~/.cache/sfxflow-tests); Slurm is installed by apt.

@@ -28,6 +28,7 @@ from sfxflow.reflections import Status
 
 pytestmark = [
     pytest.mark.dials,
+    pytest.mark.long,
     pytest.mark.skipif(
         shutil.which("dials.ssx_index") is None, reason="DIALS is not installed (Debian: apt-get install dials)"
     ),

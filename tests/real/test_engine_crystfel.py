@@ -21,7 +21,7 @@ from sfxflow.io.stream_reader import read_stream
 from sfxflow.io.table import open_chunk, read_rows
 from sfxflow.reflections import Status
 
-pytestmark = pytest.mark.crystfel
+pytestmark = [pytest.mark.crystfel, pytest.mark.long]
 
 RUN = "crystfel/runs/run1"
 CHUNKS = ("0000", "0001", "0002", "0003")
