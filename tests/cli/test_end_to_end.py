@@ -205,7 +205,7 @@ def test_a_job_that_is_killed_leaves_nothing_and_can_be_repeated(work, raw, by_h
         user.sfxflow(*command[1:])
         name = {"peaks": "peaks", "integration": "integrated"}[stage]
         assert os.listdir(tmp_path) == ["out.h5"]
-        assert same_content(tmp_path / "out.h5", by_hand / f"a_0.{name}.h5")
+        assert different_columns(tmp_path / "out.h5", by_hand / f"a_0.{name}.h5") == set()
         (tmp_path / "out.h5").unlink()
 
 
@@ -240,17 +240,24 @@ def wait_for(condition, seconds=60.0):
         time.sleep(0.005)
 
 
-def same_content(one, other):
-    """True if two HDF5 files hold the same columns with the same values; attributes hold names of inputs and are not compared."""
+def different_columns(one, other):
+    """Names of the columns of two HDF5 files that differ; attributes hold names of inputs and are not compared.
+
+    Reals may differ by 1e-9: a kernel that was compiled beside what it calls may round otherwise than one that found that in the cache.
+    """
     with h5py.File(one) as first, h5py.File(other) as second:
-        names = []
+        names, others = [], []
         first.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-        others = []
         second.visititems(lambda name, item: others.append(name) if isinstance(item, h5py.Dataset) else None)
-        return names == others and all(
-            first[name].dtype == object or np.array_equal(first[name][()], second[name][()], equal_nan=True)
-            for name in names
-        )
+        different = set(names) ^ set(others)
+        for name in set(names) & set(others):
+            if first[name].dtype == object:
+                continue
+            values, expected = first[name][()], second[name][()]
+            close = values.shape == expected.shape and np.allclose(values, expected, rtol=1e-9, atol=0, equal_nan=True)
+            if not close or (values.dtype.kind != "f" and not np.array_equal(values, expected)):
+                different.add(name)
+        return different
 
 
 @pytest.fixture(scope="module")
@@ -320,7 +327,7 @@ def test_all_results_of_every_dataset_are_there(work, finished):
 
 
 def test_the_workflow_does_what_the_commands_do(work, finished, by_hand):
-    assert same_content(work.result("builtin/merged/builtin/good/merged.h5"), by_hand / "merged.h5")
+    assert different_columns(work.result("builtin/merged/builtin/good/merged.h5"), by_hand / "merged.h5") == set()
 
 
 def test_frames_of_every_run_are_accounted_for(work, finished):

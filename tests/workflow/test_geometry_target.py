@@ -11,8 +11,8 @@ def test_one_proposal_for_each_geometry_of_a_dataset(finished):
     call = calls[f"{folder}/lysozyme/one/proposed.geom"]
     first, second, after = (call.index(option) for option in ("--peaks", "--indexed", "--geometry"))
     runs = "results/builtin/runs"
-    assert call[first + 1 : second] == [f"{runs}/a/{i:04d}.peaks.h5" for i in range(3)]
-    assert call[second + 1 : after] == [f"{runs}/a/{i:04d}.indexed.h5" for i in range(3)]
+    assert call[first + 1 : second] == [f"{runs}/<a:3>.peaks.h5"]
+    assert call[second + 1 : after] == [f"{runs}/<a:3>.indexed.h5"]
     assert call[call.index("--proposal") + 1] == f"{folder}/lysozyme/one/proposal.json"
     assert "Proposed geometries" in text
 
