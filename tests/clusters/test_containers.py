@@ -44,22 +44,44 @@ def module_of(path):
 BUILD = module_of(ROOT / "containers/build.py")
 
 
+def path_with(apptainer):
+    """Variables with which Apptainer is found, and the programs for images that come with it."""
+    return {"PATH": os.pathsep.join([str(apptainer.parent), os.environ["PATH"]])}
+
+
+def call(apptainer, *argv, user=None, timeout=300):
+    """Run Apptainer; a `user` that root becomes in a name space of its own, since its rights may be cut down."""
+    own = (
+        ["unshare", "--user", f"--map-user={user}", f"--map-group={user}"]
+        if os.getuid() == 0 and user is not None
+        else []
+    )
+    return subprocess.run(
+        [*own, *map(str, (apptainer, *argv))],
+        stdin=subprocess.DEVNULL,
+        env=os.environ | path_with(apptainer),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
 @pytest.fixture(scope="session")
 def image(apptainer):
     """The image of the built-in engine, of the present sources."""
     path = BUILD.image("builtin")
     if not path.exists():
         pytest.skip(f"{path} is not there: make containers CONTAINERS=builtin builds it")
-    labels = subprocess.run([apptainer, "inspect", "--labels", path], capture_output=True, text=True, check=True).stdout
-    if f"sfxflow.sources: {BUILD.sources()}" not in labels:
+    if f"sfxflow.sources: {BUILD.sources()}" not in call(apptainer, "inspect", "--labels", path).stdout:
         pytest.skip(f"{path} was built of other sources: make containers CONTAINERS=builtin")
     return path
 
 
 @pytest.fixture(scope="session")
 def environment(apptainer):
-    """Variables with which `apptainer` is found."""
-    return {"PATH": os.pathsep.join([str(apptainer.parent), os.environ["PATH"]])}
+    """`path_with`."""
+    return path_with(apptainer)
 
 
 def options(in_name_space=False):
@@ -79,16 +101,8 @@ def execute(apptainer, image, *argv, user=7, bind=(), environment=None):
     """Run a command in the image alone: no home, no network, nothing of this machine but what is bound, and a user with nothing of his own."""
     alone = ["--containall", "--no-home", "--net", "--network", "none"]
     binds = [f"--bind={path}" for path in bind]
-    own = ["unshare", "--user", f"--map-user={user}", f"--map-group={user}"] if os.getuid() == 0 else []
     given = [f"--env={name}={value}" for name, value in (environment or {}).items()]
-    return subprocess.run(
-        [*own, apptainer, "exec", *alone, *binds, *given, image, *map(str, argv)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return call(apptainer, "exec", *alone, *binds, *given, image, *argv, user=user)
 
 
 # ---- the workflow ---------------------------------------------------------------------------------------------------
@@ -181,15 +195,8 @@ def test_packages_of_the_machine_stay_outside(image, apptainer, tmp_path):
 def test_nowhere_to_write(image, apptainer):
     """A container whose temporary folders are all read-only says so."""
     script = "cd /; TMPDIR=/usr exec sfxflow --version"
-    own = ["unshare", "--user", "--map-user=1", "--map-group=1"] if os.getuid() == 0 else []
     closed = ["--no-mount", "tmp,devpts", "--no-home", "--contain", "--bind", "/usr/share:/dev/shm:ro"]
-    done = subprocess.run(
-        [*own, apptainer, "exec", *closed, image, "sh", "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = call(apptainer, "exec", *closed, image, "sh", "-c", script, user=1, timeout=60)
     if done.returncode == 0:
         pytest.skip("this Apptainer gives every container a writable folder")
     assert "no folder for temporary files can be written to in the container" in done.stderr
@@ -201,17 +208,8 @@ def test_nowhere_to_write(image, apptainer):
 @pytest.mark.parametrize("name", sorted(BUILD.CONTAINERS))
 def test_a_definition_is_read(apptainer, name, tmp_path):
     """Up to the image of a registry that it starts from: nobody listens there."""
-    own = ["unshare", "--user", "--map-root-user"] if os.getuid() == 0 else []
-    argv = [
-        *own,
-        apptainer,
-        "build",
-        "--build-arg",
-        "from=127.0.0.1:1/none",
-        tmp_path / "x.sif",
-        f"containers/{name}.def",
-    ]
-    done = subprocess.run(list(map(str, argv)), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    source = ("--build-arg", "from=127.0.0.1:1/none")
+    done = call(apptainer, "build", *source, tmp_path / "x.sif", ROOT / f"containers/{name}.def", user=0, timeout=60)
     assert "Fetching OCI image" in done.stderr
     assert "connection refused" in done.stderr
 
@@ -230,9 +228,8 @@ def small_image(apptainer, tmp_path_factory):
         (root.parent / "small.def").write_text(definition)
         (folder / "containers").mkdir(parents=True, exist_ok=True)
         path = folder / f"containers/builtin-{BUILD.version()}.sif"
-        own = ["unshare", "--user", "--map-root-user"] if os.getuid() == 0 else []
-        argv = [*own, apptainer, "build", "--force", path, root.parent / "small.def"]
-        subprocess.run(list(map(str, argv)), capture_output=True, check=True, timeout=120)
+        done = call(apptainer, "build", "--force", path, root.parent / "small.def", user=0, timeout=120)
+        assert done.returncode == 0, done.stderr
         return path
 
     return make

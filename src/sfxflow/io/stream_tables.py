@@ -22,6 +22,8 @@ from sfxflow.units import wavelength
 #: Half of the last digit that a stream has of a camera length, metre.
 _CLEN_STEP = 0.51e-6
 NOT_KNOWN = -1
+#: Of what sfxflow's own lines say, the whole numbers, and what an int32 holds of them.
+_COUNTS, _LARGEST_COUNT = ("number", "n_peaks"), 2**31 - 1
 
 
 class StreamTables(NamedTuple):
@@ -155,9 +157,11 @@ def tables_of_stream(reader, detector=None, polarisation_fraction=0.99, polarisa
     frames = iter(reader)
     first_frame = first_crystal = 0
     while block := list(itertools.islice(frames, frames_at_a_time)):
-        tables = tables_of_frames(
-            block, places, detector, polarisation_fraction, polarisation_angle, first_frame, first_crystal
-        )
+        # What a float32 can't hold is infinite in the table.
+        with np.errstate(over="ignore"):
+            tables = tables_of_frames(
+                block, places, detector, polarisation_fraction, polarisation_angle, first_frame, first_crystal
+            )
         first_frame += len(block)
         first_crystal += len(tables.crystals["frame"])
         yield block, tables
@@ -207,12 +211,13 @@ def tables_of_frames(
 
 
 def _own_values(text):
-    """Names and numbers of a line of sfxflow's own."""
+    """Names and numbers of a line of sfxflow's own; none of a line that is damaged."""
     words = text.split() if text else []
     try:
-        return {name: float(value) for name, value in zip(words[::2], words[1::2], strict=True)}
+        values = {name: float(value) for name, value in zip(words[::2], words[1::2], strict=True)}
     except ValueError:
         return {}
+    return values if all(abs(values.get(name, 0.0)) <= _LARGEST_COUNT for name in _COUNTS) else {}
 
 
 def _frame_columns(frames, energy, detector, first_frame, resolution, frame_of_crystal):

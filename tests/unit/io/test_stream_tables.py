@@ -124,14 +124,32 @@ def test_damage_of_any_kind_is_told_or_harmless(tmp_path_factory, damages, skip_
         data[place : place + n_lost] = inserted
     path = tmp_path_factory.mktemp("s") / "x.stream"
     path.write_bytes(data)
-    reader = read_stream(path, skip_damaged)
     try:
+        reader = read_stream(path, skip_damaged)
         n = sum(len(found) for found, _ in tables_of_stream(reader))
     except InputError as error:
         assert "x.stream" in str(error)
     else:
         assert n + len(reader.damaged) >= reader.n_ended >= n
         assert skip_damaged or not reader.damaged
+
+
+@pytest.mark.parametrize("said", ["nan", "inf", "1e300", "-1e300", "12x"])
+def test_a_damaged_line_of_our_own_is_passed_over(tmp_path, said):
+    path = tmp_path / "x.stream"
+    data = re.sub(rb"(sfxflow/frame = number) \d+", rb"\1 " + said.encode(), stream_of(*tables(3)[:3]))
+    path.write_bytes(re.sub(rb"(sfxflow/crystal = .*n_peaks) \d+", rb"\1 " + said.encode(), data))
+    frames, crystals, *_ = joined(path)
+    assert frames["frame"].tolist() == list(range(len(frames["frame"])))
+    assert np.all(crystals["n_peaks"] == -1)
+
+
+@pytest.mark.parametrize("said", [b"nan", b"99999999999", b"1e300"])
+def test_a_number_of_peaks_that_is_none(tmp_path, said):
+    path = tmp_path / "x.stream"
+    path.write_bytes(re.sub(rb"num_peaks = \d+", b"num_peaks = " + said, stream_of(*tables(3)[:3])))
+    with pytest.raises(InputError, match=r"x\.stream"):
+        joined(path)
 
 
 def test_another_geometry(tmp_path):
