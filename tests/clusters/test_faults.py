@@ -3,7 +3,9 @@ What pools do to jobs, on a real pool: the merged data are those of the local ru
 """
 
 import signal
+import sys
 import time
+from pathlib import Path
 
 import classad2
 import faults
@@ -138,9 +140,25 @@ def for_chunks(resource):
     return ("--set-resources", *(f"{stage}:{resource}" for stage in stages), "--")
 
 
+#: `sfxflow` that holds 300 MB for some seconds first: the pool looks at a job's memory every few seconds only.
+GREEDY = """\
+#!{python} -SE
+import os, sys, time
+if sys.argv[1] == "peaks":
+    held = b"x" * 300_000_000
+    time.sleep(12)
+os.execv("{sfxflow}", ["{sfxflow}", *sys.argv[1:]])
+"""
+
+
 def test_job_over_its_memory_gets_more(pool, partly_done, local_run):
     """The pool holds it; it is given up and submitted with twice the memory, again if need be."""
     work = partly_done("--htcondor-held-timeout", "5", *for_chunks("mem_mb=200"))
+    greedy = work.folder / "bin/sfxflow"
+    greedy.parent.mkdir()
+    greedy.write_text(GREEDY.format(python=sys.executable, sfxflow=Path(sys.executable).with_name("sfxflow")))
+    greedy.chmod(0o755)
+    work.environment["PATH"] = f"{greedy.parent}:{work.environment['PATH']}"
     work.snakemake(*TARGETS)
     assert_same_results(work, local_run)
     assert "is held: " in work.printed()
