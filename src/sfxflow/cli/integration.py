@@ -8,6 +8,7 @@ from sfxflow.cli import options
 from sfxflow.errors import FrameError, InputError
 from sfxflow.geometry import panel_arrays, polarisation_factor
 from sfxflow.indexing.frame import panel_inverses
+from sfxflow.integration.pixels import surface_of
 from sfxflow.integration.predict import highest_q, predict
 from sfxflow.integration.profile import integrate_profiles, radial_axes
 from sfxflow.integration.rings import Outcome
@@ -148,6 +149,7 @@ class _Integrator:
     def __init__(self, pattern, detector, mask, settings, group):
         self.frames = open_frames(pattern, detector, mask)
         self.memory = self.frames.memory()
+        self.surface = surface_of(self.frames.mask)
         self.detector = detector
         self.arrays = panel_arrays(detector)
         self.settings = settings
@@ -218,7 +220,7 @@ def _integrate_frame(integrator, task):
         np.concatenate(column) for column in zip(*predicted, strict=True)
     )
     crystal = np.repeat(np.arange(len(predicted)), [len(p.fs) for p in predicted])
-    good = integrator.frames.mask if frame.good is None else integrator.frames.mask & frame.good
+    good = integrator.surface if frame.good is None else integrator.frames.mask & frame.good
     towards, relative_q2 = radial_axes(integrator.arrays, panel, direction)
     found, profile = integrate_profiles(
         frame.data,

@@ -1,93 +1,210 @@
-"""The pixels around a reflection: cut out of the frame, and told apart into peak and ring.
+"""The pixels around a reflection, row after row: those of its peak and those of the ring around it.
 
-A rectangle of a fixed size stands for the disc. Loops over it have no branches and rows of whole vectors, so that the compiler can
-take several pixels at once; which of them count is decided by the regions.
+A row of pixels crosses the disc of the peak and the ring in runs, whose ends are the roots of a circle's equation. Where nothing is in the
+way, neither a panel's edge nor a bad pixel nor another reflection, a run is taken as it is; elsewhere each pixel is asked.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-#: What a pixel is to a reflection: nothing; of its peak; usable and of its ring; of the peak but bad; of the peak but nearer to another.
-NOTHING, IN_PEAK, IN_RING, BAD, OF_OTHERS = np.uint8(0), np.uint8(1), np.uint8(2), np.uint8(4), np.uint8(8)
+from sfxflow.prefetch import prefetch
 
-#: Pixels that are handled together.
-VECTOR = 8
-
-
-@njit(cache=True, nogil=True)
-def cut_out(data, good, bounds, first_row, first_column, n_rows, n_columns, values, is_good):
-    """Pixels of a rectangle, row after row, and whether they are good; those off the panel are not."""
-    inside = bounds[0] <= first_row and first_row + n_rows <= bounds[1]
-    inside = inside and bounds[2] <= first_column and first_column + n_columns <= bounds[3]
-    if inside:
-        for row in range(n_rows):
-            for column in range(0, n_columns, VECTOR):
-                at, to = first_column + column, row * n_columns + column
-                pixels, of_mask = data[first_row + row, at : at + VECTOR], good[first_row + row, at : at + VECTOR]
-                some_values, some_good = values[to : to + VECTOR], is_good[to : to + VECTOR]
-                for i in range(VECTOR):
-                    some_values[i] = pixels[i]
-                for i in range(VECTOR):
-                    some_good[i] = of_mask[i]
-        return
-    for row in range(n_rows):
-        for column in range(n_columns):
-            at_row, at_column, to = first_row + row, first_column + column, row * n_columns + column
-            on_panel = bounds[0] <= at_row < bounds[1] and bounds[2] <= at_column < bounds[3]
-            values[to] = data[at_row, at_column] if on_panel else np.nan
-            is_good[to] = good[at_row, at_column] if on_panel else False
+#: Rows and columns of the blocks of pixels that are looked at together.
+BLOCK = 16
 
 
-@njit(cache=True, nogil=True)
-def find_regions(values, is_good, lowest, top, x, column_of, y, row_of, peak2, middle2, outer2, region):
-    """What each pixel is to a reflection; `x` and `y` are the first one's, from the reflection."""
-    for k in range(region.size):
-        squared = (x + column_of[k]) ** 2 + (y + row_of[k]) ** 2
-        usable = (values[k] >= lowest) & (values[k] <= top) & is_good[k]
-        in_peak = squared <= peak2
-        in_ring = (squared >= middle2) & (squared <= outer2) & (squared > peak2) & usable
-        of_peak = IN_PEAK if usable else BAD
-        region[k] = of_peak if in_peak else (IN_RING if in_ring else NOTHING)
+class Surface(NamedTuple):
+    """What integration needs to know of the pixels of a frame, whatever their values.
 
-
-@njit(cache=True, nogil=True)
-def give_to_others(region, x, column_of, y, row_of, fs, ss, i, neighbours, inner2):
-    """Change the region of pixels in others' peaks: of the peak those that are nearer to the other, of the ring all."""
-    for k in range(region.size):
-        if region[k] == NOTHING:
-            continue
-        at_x, at_y = x + column_of[k], y + row_of[k]
-        for j in neighbours:
-            other = (at_y + (ss[i] - ss[j])) ** 2 + (at_x + (fs[i] - fs[j])) ** 2
-            if other > inner2:
-                continue
-            if region[k] == IN_RING:
-                region[k] = NOTHING
-                break
-            if other < at_x * at_x + at_y * at_y:
-                region[k] = OF_OTHERS
-                break
-
-
-@njit(cache=True, nogil=True)
-def positions_of(region, wanted, positions):
-    """Positions of the pixels of the wanted regions, and their number."""
-    n = 0
-    for k in range(region.size):
-        positions[n] = k
-        n += (region[k] & wanted) != 0
-    return n
-
-
-@njit(cache=True, nogil=True)
-def touched(data, good, fs, ss, reach):
-    """Look once at each row of a reflection's surroundings, so that the memory sends them all while the reflection before is summed.
-
-    Waiting for one row after the other takes a fifth of the whole time. The number that comes back keeps the compiler from leaving it out.
+    Attributes
+    ----------
+    good : ndarray of bool, shape (n_ss, n_fs)
+        True where a pixel can be used.
+    is_whole : ndarray of bool, shape (ceil(n_ss / BLOCK), ceil(n_fs / BLOCK))
+        True where all pixels of a block can be used.
     """
-    last = data.shape[1] - 1
-    left, right = min(max(int(fs - reach), 0), last), min(max(int(fs + reach), 0), last)
+
+    good: np.ndarray
+    is_whole: np.ndarray
+
+
+def surface_of(good):
+    """`Surface` of good pixels; one that is there already is worth keeping, for it takes as long as some hundred reflections."""
+    if isinstance(good, Surface):
+        return good
+    good = np.ascontiguousarray(good, dtype=bool)
+    return Surface(good, _whole_blocks(good))
+
+
+@njit(cache=True, nogil=True)
+def _whole_blocks(good):
+    n_ss, n_fs = good.shape
+    is_whole = np.ones((-(-n_ss // BLOCK), -(-n_fs // BLOCK)), dtype=np.bool_)
+    for row in range(n_ss):
+        for block in range(is_whole.shape[1]):
+            run = good[row, block * BLOCK : min((block + 1) * BLOCK, n_fs)]
+            all_good = True
+            for i in range(run.size):
+                all_good &= run[i]
+            is_whole[row // BLOCK, block] &= all_good
+    return is_whole
+
+
+@njit(cache=True, nogil=True)
+def _is_free(is_whole, bounds, first_row, last_row, first_column, last_column):
+    """True where a rectangle lies on the panel and has no bad pixel."""
+    if first_row < bounds[0] or last_row >= bounds[1] or first_column < bounds[2] or last_column >= bounds[3]:
+        return False
+    free = True
+    for row in range(first_row // BLOCK, last_row // BLOCK + 1):
+        for column in range(first_column // BLOCK, last_column // BLOCK + 1):
+            free &= is_whole[row, column]
+    return free
+
+
+@njit(cache=True, nogil=True)
+def take_pixels(pixels, good, is_whole, bounds, lowest, top, fs, ss, i, neighbours, radii, ring, ring_x, ring_y, peak):
+    """Pixels of the peak and of the ring of reflection `i`.
+
+    Parameters
+    ----------
+    pixels : ndarray, shape (n_ss * n_fs,)
+        The frame.
+    good, is_whole : ndarray of bool
+        `Surface`.
+    bounds : ndarray of int, shape (4,)
+        Of the reflection's panel.
+    lowest, top : float
+        Range of usable values; NaN is not in it.
+    fs, ss : ndarray of float64
+        Reflections of the frame, pixel, corner-based.
+    i : int
+    neighbours : ndarray of int
+        Others that may be in the way. Of the peak's pixels each belongs to the nearest reflection; none within another's peak is of the ring.
+    radii : tuple of float
+        Peak, inner and outer radius of the ring, pixel.
+    ring, ring_x, ring_y : ndarray of float64
+        Filled with values of the ring and places from the reflection; one longer than there can be.
+    peak : ndarray of float64
+        Filled with all pixels within the peak's radius, which are at `peak_offsets`; NaN stands for values that do not count.
+
+    Returns
+    -------
+    n_ring, n_peak, n_bad : int
+        Pixels of the ring and within the peak's radius, and those of the latter that are bad or off the panel.
+    """
+    inner2, middle2, outer2 = radii[0] ** 2, radii[1] ** 2, radii[2] ** 2
+    first_row, last_row = int(np.ceil(ss[i] - 0.5 - radii[2])), int(np.floor(ss[i] - 0.5 + radii[2]))
+    first_column, last_column = int(np.ceil(fs[i] - 0.5 - radii[2])), int(np.floor(fs[i] - 0.5 + radii[2]))
+    if neighbours.size == 0 and _is_free(is_whole, bounds, first_row, last_row, first_column, last_column):
+        return _take_runs(
+            pixels,
+            good.shape[1],
+            first_row,
+            last_row,
+            lowest,
+            top,
+            fs[i],
+            ss[i],
+            inner2,
+            middle2,
+            outer2,
+            ring,
+            ring_x,
+            ring_y,
+            peak,
+        )
+    n_ring, n_peak, n_bad = 0, 0, 0
+    for row in range(first_row, last_row + 1):
+        for column in range(first_column, last_column + 1):
+            x, y = column + 0.5 - fs[i], row + 0.5 - ss[i]
+            distance2 = x * x + y * y
+            in_peak = distance2 <= inner2
+            if not in_peak and (distance2 < middle2 or distance2 > outer2):
+                continue
+            usable, value = False, np.nan
+            if bounds[0] <= row < bounds[1] and bounds[2] <= column < bounds[3] and good[row, column]:
+                value = np.float64(pixels[row * good.shape[1] + column])
+                usable = (value >= lowest) & (value <= top)
+            of_other = _is_of_other(x, y, fs, ss, i, neighbours, inner2, in_peak)
+            if in_peak:
+                peak[n_peak] = value if usable and not of_other else np.nan
+                n_bad += not usable and not of_other
+                n_peak += 1
+            elif usable and not of_other:
+                ring[n_ring], ring_x[n_ring], ring_y[n_ring] = value, x, y
+                n_ring += 1
+    return n_ring, n_peak, n_bad
+
+
+@njit(cache=True, nogil=True)
+def _take_runs(
+    pixels, width, first_row, last_row, lowest, top, fs, ss, inner2, middle2, outer2, ring, ring_x, ring_y, peak
+):
+    """`take_pixels` where nothing is in the way."""
+    centre, x = fs - 0.5, 0.5 - fs
+    n_ring, n_peak, n_bad = 0, 0, 0
+    for row in range(first_row, last_row + 1):
+        y = row + 0.5 - ss
+        y2 = y * y
+        half = np.sqrt(max(outer2 - y2, 0.0))
+        left, right = int(np.ceil(centre - half)), int(np.floor(centre + half)) + 1
+        # Between the two runs of the ring is what is nearer than its inner radius, and the peak.
+        from_hole = to_hole = from_peak = to_peak = right
+        if y2 < middle2:
+            half = np.sqrt(middle2 - y2)
+            from_hole, to_hole = int(np.floor(centre - half)) + 1, int(np.ceil(centre + half))
+        if y2 <= inner2:
+            half = np.sqrt(inner2 - y2)
+            from_peak, to_peak = int(np.ceil(centre - half)), int(np.floor(centre + half)) + 1
+            from_hole, to_hole = min(from_hole, from_peak), max(to_hole, to_peak) if y2 < middle2 else to_peak
+        start = row * width
+        for column in range(left, from_hole):
+            value = pixels[start + column]
+            ring[n_ring], ring_x[n_ring], ring_y[n_ring] = value, column + x, y
+            n_ring += (value >= lowest) & (value <= top)
+        for column in range(from_peak, to_peak):
+            value = pixels[start + column]
+            valid = (value >= lowest) & (value <= top)
+            peak[n_peak] = value if valid else np.nan
+            n_bad += not valid
+            n_peak += 1
+        for column in range(to_hole, right):
+            value = pixels[start + column]
+            ring[n_ring], ring_x[n_ring], ring_y[n_ring] = value, column + x, y
+            n_ring += (value >= lowest) & (value <= top)
+    return n_ring, n_peak, n_bad
+
+
+@njit(cache=True, nogil=True)
+def _is_of_other(x, y, fs, ss, i, neighbours, inner2, in_peak):
+    """True for a pixel that lies in the peak of another reflection, and if it is of this one's peak too, nearer to the other."""
+    for j in neighbours:
+        distance2 = (y + (ss[i] - ss[j])) ** 2 + (x + (fs[i] - fs[j])) ** 2
+        if distance2 <= inner2 and not (in_peak and distance2 >= x * x + y * y):
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def peak_offsets(fs, ss, radius, x, y):
+    """Places of the pixels within the peak's radius from the reflection, in the order of `take_pixels`; their number."""
     n = 0
-    for row in range(max(int(ss - reach), 0), min(int(ss + reach) + 1, data.shape[0])):
-        n += (data[row, left] > 0) + (data[row, right] > 0) + good[row, left]
+    for row in range(int(np.ceil(ss - 0.5 - radius)), int(np.floor(ss - 0.5 + radius)) + 1):
+        at_y = row + 0.5 - ss
+        half = np.sqrt(max(radius**2 - at_y * at_y, 0.0))
+        for column in range(int(np.ceil(fs - 0.5 - half)), int(np.floor(fs - 0.5 + half)) + 1):
+            x[n], y[n] = column + 0.5 - fs, at_y
+            n += 1
     return n
+
+
+@njit(cache=True, nogil=True)
+def announce(pixels, shape, fs, ss, reach):
+    """Have each row of a reflection's surroundings sent from memory; most of the time would go by waiting for them one after the other."""
+    left, right = min(max(int(fs - reach), 0), shape[1] - 1), min(max(int(fs + reach), 0), shape[1] - 1)
+    for row in range(max(int(ss - reach), 0), min(int(ss + reach) + 1, shape[0])):
+        prefetch(pixels, row * shape[1] + left)
+        prefetch(pixels, row * shape[1] + right)

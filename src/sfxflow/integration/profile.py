@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 
 from sfxflow.integration.background import median
+from sfxflow.integration.pixels import peak_offsets
 from sfxflow.integration.rings import (
     MIN_PIXELS,
     Integrated,
@@ -143,41 +144,61 @@ def _variances(lines, x):
 
 
 @njit(cache=True, nogil=True)
+def gaussians(radial, tangential, per_radial, per_tangential, n, heights):
+    """exp(-radial per_radial - tangential per_tangential) of the first `n` entries, into `heights`.
+
+    exp(-t) = (exp(-t / 256))^256, the inner one by its series up to the sixth order: relative error below 1e-10 for t <= 15, and below 1e-6 for
+    t <= 60, absolute error below 2e-14. Unlike a call of exp for each pixel this is several at a time.
+    """
+    for k in range(n):
+        # Beyond t = 512 the series fails; so far out the profile is nothing.
+        t = max(-(radial[k] * per_radial + tangential[k] * per_tangential) * (1.0 / 256.0), -2.0)
+        height = 1.0 + t * (1.0 + t * (0.5 + t * (1 / 6 + t * (1 / 24 + t * (1 / 120 + t * (1 / 720))))))
+        for _ in range(8):
+            height *= height
+        heights[k] = height
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "nsz"})
+def _moments(signal, heights, radial, tangential, n):
+    """Sums of signal x height, and of that times the squared distances."""
+    total, along, across = 0.0, 0.0, 0.0
+    for k in range(n):
+        seen = signal[k] * heights[k]
+        total += seen
+        along += seen * radial[k]
+        across += seen * tangential[k]
+    return total, along, across
+
+
+@njit(cache=True, nogil=True)
 def _learn(pixels, fs, ss, weight, radius, towards, x, plane):
     """Constant and slope of the radial and of the tangential variance, shape (2, 2)."""
     n = fs.size
     signal, radial, tangential = np.empty(pixels.shape), np.empty(pixels.shape), np.empty(pixels.shape)
     count = np.zeros(n, dtype=np.int64)
+    offset_x, offset_y = np.empty(pixels.shape[1]), np.empty(pixels.shape[1])
     for i in range(n):
-        k, n_within = 0, 0
-        for row in range(int(np.floor(ss[i] - radius)), int(np.floor(ss[i] + radius)) + 1):
-            for column in range(int(np.floor(fs[i] - radius)), int(np.floor(fs[i] + radius)) + 1):
-                dx, dy = column + 0.5 - fs[i], row + 0.5 - ss[i]
-                if dx * dx + dy * dy > radius * radius:
-                    continue
-                value = pixels[i, n_within]
-                n_within += 1
-                if np.isnan(value):
-                    continue
-                radial[i, k] = (dx * towards[i, 0] + dy * towards[i, 1]) ** 2
-                tangential[i, k] = dx * dx + dy * dy - radial[i, k]
-                signal[i, k] = value - plane[i, 0] - plane[i, 1] * dx - plane[i, 2] * dy
-                k += 1
+        k = 0
+        for at in range(peak_offsets(fs[i], ss[i], radius, offset_x, offset_y)):
+            x_of, y_of = offset_x[at], offset_y[at]
+            if np.isnan(pixels[i, at]):
+                continue
+            radial[i, k] = (x_of * towards[i, 0] + y_of * towards[i, 1]) ** 2
+            tangential[i, k] = x_of * x_of + y_of * y_of - radial[i, k]
+            signal[i, k] = pixels[i, at] - plane[i, 0] - plane[i, 1] * x_of - plane[i, 2] * y_of
+            k += 1
         count[i] = k
     lines = np.zeros((2, 2))
     lines[:, 0] = _START
-    widths, observed = np.empty((2, n)), np.empty((2, n))
+    widths, observed, heights = np.empty((2, n)), np.empty((2, n)), np.empty(pixels.shape[1])
     for _ in range(_CYCLES):
         for i in range(n):
             for which in range(2):
                 widths[which, i] = max(lines[which, 0] + lines[which, 1] * x[i], _LEAST)
             per_radial, per_tangential = 0.5 / widths[0, i], 0.5 / widths[1, i]
-            total, along, across = 0.0, 0.0, 0.0
-            for k in range(count[i]):
-                seen = signal[i, k] * np.exp(-radial[i, k] * per_radial - tangential[i, k] * per_tangential)
-                total += seen
-                along += seen * radial[i, k]
-                across += seen * tangential[i, k]
+            gaussians(radial[i], tangential[i], per_radial, per_tangential, count[i], heights)
+            total, along, across = _moments(signal[i], heights, radial[i], tangential[i], count[i])
             # A spot with a neighbour that nobody predicted, or on a wrong place, must not pull the line far.
             for which in range(2):
                 width = widths[which, i]
@@ -328,29 +349,27 @@ def _fit(
     """Intensities of the wanted reflections; `intensity`, `sigma` and `outcome` are changed."""
     longest = peak_pixels.shape[1]
     signal, shape, offset_x, offset_y = np.empty(longest), np.empty(longest), np.empty(longest), np.empty(longest)
+    radial, tangential = np.empty(longest), np.empty(longest)
     for i in range(fs.size):
         if not wanted[i]:
             continue
         plane, covariance, variance = planes[i], covariances[i], variances[i]
         per_radial, per_tangential = 0.5 / widths[i, 0], 0.5 / widths[i, 1]
-        n, n_within, usable_share, whole_share = 0, 0, 0.0, 0.0
-        for row in range(int(np.floor(ss[i] - inner)), int(np.floor(ss[i] + inner)) + 1):
-            for column in range(int(np.floor(fs[i] - inner)), int(np.floor(fs[i] + inner)) + 1):
-                x, y = column + 0.5 - fs[i], row + 0.5 - ss[i]
-                squared = x * x + y * y
-                if squared > inner * inner:
-                    continue
-                r2 = (x * towards[i, 0] + y * towards[i, 1]) ** 2
-                height = np.exp(-r2 * per_radial - (squared - r2) * per_tangential)
-                whole_share += height
-                value = peak_pixels[i, n_within]
-                n_within += 1
-                if np.isnan(value):
-                    continue
-                usable_share += height
-                signal[n] = value - plane[0] - plane[1] * x - plane[2] * y
-                shape[n], offset_x[n], offset_y[n] = height, x, y
-                n += 1
+        n_within = peak_offsets(fs[i], ss[i], inner, offset_x, offset_y)
+        for k in range(n_within):
+            radial[k] = (offset_x[k] * towards[i, 0] + offset_y[k] * towards[i, 1]) ** 2
+            tangential[k] = offset_x[k] * offset_x[k] + offset_y[k] * offset_y[k] - radial[k]
+        gaussians(radial, tangential, per_radial, per_tangential, n_within, shape)
+        n, usable_share, whole_share = 0, 0.0, 0.0
+        for k in range(n_within):
+            height, x, y, value = shape[k], offset_x[k], offset_y[k], peak_pixels[i, k]
+            whole_share += height
+            if np.isnan(value):
+                continue
+            usable_share += height
+            signal[n] = value - plane[0] - plane[1] * x - plane[2] * y
+            shape[n], offset_x[n], offset_y[n] = height, x, y
+            n += 1
         if n < MIN_PIXELS or usable_share < MIN_FRACTION * whole_share:
             outcome[i] = Outcome.incomplete
             intensity[i], sigma[i] = np.nan, np.nan

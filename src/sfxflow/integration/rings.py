@@ -9,21 +9,12 @@ from numba import njit
 from sfxflow.buffers import doubled
 from sfxflow.errors import InputError
 from sfxflow.integration.background import MODES, fit_background
-from sfxflow.integration.pixels import (
-    BAD,
-    IN_PEAK,
-    IN_RING,
-    OF_OTHERS,
-    VECTOR,
-    cut_out,
-    find_regions,
-    give_to_others,
-    positions_of,
-    touched,
-)
+from sfxflow.integration.pixels import announce, peak_offsets, surface_of, take_pixels
 
 #: Fewest pixels of the peak and of the background.
 MIN_PIXELS = 4
+#: The surroundings of a reflection are asked for so many reflections ahead.
+_AHEAD = 3
 
 
 class Outcome(IntEnum):
@@ -73,7 +64,7 @@ class Surroundings(NamedTuple):
     variance : ndarray of float64, shape (n,)
         Of a background pixel.
     peak_pixels : ndarray of float64, shape (n, m)
-        Values of the pixels within the peak radius row after row, NaN for those that are bad or another reflection's.
+        Values of the pixels within the peak radius, which are at `peak_offsets`; NaN for those that are bad or another reflection's.
     """
 
     plane: np.ndarray
@@ -89,7 +80,7 @@ def integrate_rings(data, good, valid_range, bounds, fs, ss, panel, radii, gain,
     ----------
     data : ndarray, shape (n_ss, n_fs)
         Frame: any integer type, or floating point with NaN in gaps.
-    good : ndarray of bool, shape (n_ss, n_fs)
+    good : ndarray of bool, shape (n_ss, n_fs), or sfxflow.integration.pixels.Surface
         True where a pixel can be used.
     valid_range : tuple of float
         Lowest and highest value of a usable pixel; others, and NaN, are bad.
@@ -154,15 +145,16 @@ def rings_and_surroundings(
     Integrated, Surroundings
     """
     data = np.ascontiguousarray(data)
-    good = np.ascontiguousarray(good, dtype=bool)
+    good, is_whole = surface_of(good)
     if good.shape != data.shape:
         raise InputError(f"the mask has shape {good.shape}, the frame {data.shape} (ss, fs)")
     fs = np.asarray(fs, dtype=np.float64)
     ss = np.asarray(ss, dtype=np.float64)
     inner, middle, outer = (float(radius) for radius in radii)
-    results, outcome, plane, covariance, variance, peak_pixels, _ = _integrate(
+    results, outcome, plane, covariance, variance, peak_pixels = _integrate(
         data,
         good,
+        is_whole,
         float(valid_range[0]),
         float(valid_range[1]),
         np.asarray(bounds, dtype=np.int64),
@@ -228,6 +220,7 @@ def neighbours_of(position, first, fs, ss, panel, order, inner, reach, found):
 def _integrate(
     data,
     good,
+    is_whole,
     lowest,
     highest,
     bounds,
@@ -247,75 +240,55 @@ def _integrate(
     results = np.full((4, n), np.nan)
     outcome = np.full(n, np.uint8(Outcome.no_background), dtype=np.uint8)
     planes, covariances, variances = np.zeros((n, 3)), np.zeros((n, 3, 3)), np.full(n, np.nan)
-    peak_pixels = np.full((n, int((2 * inner + 2) ** 2)), np.nan)
+    peak_pixels = np.empty((n, int((2 * inner + 2) ** 2)))
     neighbours = np.empty(16, dtype=np.int64)
-    # A rectangle around each reflection; its rows are whole vectors, which spares the compiler what is left over.
-    n_rows = int(np.ceil(2.0 * outer)) + 1
-    n_columns = -(-n_rows // VECTOR) * VECTOR
-    column_of, row_of = np.empty(n_rows * n_columns), np.empty(n_rows * n_columns)
-    for k in range(column_of.size):
-        column_of[k], row_of[k] = k % n_columns, k // n_columns
-    values, is_good = np.empty(column_of.size), np.empty(column_of.size, dtype=np.bool_)
-    region, positions = np.empty(column_of.size, dtype=np.uint8), np.empty(column_of.size, dtype=np.int64)
-    ring, ring_x, ring_y, scratch = (
-        np.empty(column_of.size),
-        np.empty(column_of.size),
-        np.empty(column_of.size),
-        np.empty(column_of.size),
-    )
-    first, n_touched = 0, 0
+    most = int((2 * outer + 2) ** 2) + 1
+    ring, ring_x, ring_y, scratch = np.empty(most), np.empty(most), np.empty(most), np.empty(most)
+    offset_x, offset_y = np.empty(peak_pixels.shape[1]), np.empty(peak_pixels.shape[1])
+    radii = (inner, middle, outer)
+    frame = data.reshape(-1)
+    first = 0
     for position in range(n):
         i = order[position]
         neighbours, n_neighbours, first, nearest = neighbours_of(
             position, first, fs, ss, panel, order, inner, outer, neighbours
         )
-        if position + 1 < n:
-            j = order[position + 1]
-            n_touched += touched(data, good, fs[j], ss[j], outer)
+        if position + _AHEAD < n:
+            j = order[position + _AHEAD]
+            announce(frame, data.shape, fs[j], ss[j], outer)
         limit = max_adu[panel[i]]
         top = min(highest, limit) if mask_saturated else highest
-        first_row, first_column = int(np.floor(ss[i] - outer)), int(np.floor(fs[i] - outer))
-        x, y = first_column + 0.5 - fs[i], first_row + 0.5 - ss[i]
-        cut_out(data, good, bounds[panel[i]], first_row, first_column, n_rows, n_columns, values, is_good)
-        find_regions(
-            values,
-            is_good,
+        pixels = peak_pixels[i]
+        n_ring, n_within, n_bad = take_pixels(
+            frame,
+            good,
+            is_whole,
+            bounds[panel[i]],
             lowest,
             top,
-            x,
-            column_of,
-            y,
-            row_of,
-            inner * inner,
-            middle * middle,
-            outer * outer,
-            region,
+            fs,
+            ss,
+            i,
+            neighbours[:n_neighbours],
+            radii,
+            ring,
+            ring_x,
+            ring_y,
+            pixels,
         )
-        if n_neighbours > 0:
-            give_to_others(region, x, column_of, y, row_of, fs, ss, i, neighbours[:n_neighbours], inner * inner)
-        total, n_peak, maximum, whole = 0.0, 0, -np.inf, True
-        peak_x, peak_y = 0.0, 0.0
-        pixels = peak_pixels[i]
-        for k in range(positions_of(region, IN_PEAK | BAD | OF_OTHERS, positions)):
-            at = positions[k]
-            if region[at] != IN_PEAK:
-                whole = whole and region[at] == OF_OTHERS
-                continue
-            value = values[at]
-            pixels[k] = value
-            total += value
-            peak_x += x + column_of[at]
-            peak_y += y + row_of[at]
-            n_peak += 1
-            maximum = max(maximum, value)
+        peak_offsets(fs[i], ss[i], inner, offset_x, offset_y)
+        total, peak_x, peak_y, n_peak, maximum = 0.0, 0.0, 0.0, 0, -np.inf
+        for k in range(n_within):
+            if not np.isnan(pixels[k]):
+                total += pixels[k]
+                peak_x += offset_x[k]
+                peak_y += offset_y[k]
+                n_peak += 1
+                maximum = max(maximum, pixels[k])
         if n_peak > 0:
             results[2, i] = maximum
-        n_ring = positions_of(region, IN_RING, positions)
         if n_ring < MIN_PIXELS:
             continue
-        for k in range(n_ring):
-            at = positions[k]
-            ring[k], ring_x[k], ring_y[k] = values[at], x + column_of[at], y + row_of[at]
         plane, covariance = planes[i], covariances[i]
         variance, n_background = fit_background(ring, ring_x, ring_y, n_ring, gain, mode, scratch, plane, covariance)
         results[3, i] = plane[0]
@@ -328,7 +301,7 @@ def _integrate(
             outcome[i] = Outcome.saturated
         elif nearest < 0.5 * inner:
             outcome[i] = Outcome.inseparable
-        elif not whole or n_peak < MIN_PIXELS:
+        elif n_bad > 0 or n_peak < MIN_PIXELS:
             outcome[i] = Outcome.incomplete
         else:
             outcome[i] = Outcome.integrated
@@ -336,7 +309,7 @@ def _integrate(
             results[0, i] = intensity
             spread = n_peak + quadratic_form(covariance, float(n_peak), peak_x, peak_y)
             results[1, i] = np.sqrt(gain * max(intensity, 0.0) + variance * spread)
-    return results, outcome, planes, covariances, variances, peak_pixels, n_touched
+    return results, outcome, planes, covariances, variances, peak_pixels
 
 
 @njit(cache=True, nogil=True)

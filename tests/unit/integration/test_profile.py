@@ -5,7 +5,7 @@ import pytest
 from spot_simulator import BOUNDS, EVERYTHING, SIZE, frame_of_spots
 
 from sfxflow.geometry import panel_arrays
-from sfxflow.integration.profile import integrate_profiles, learn_profile, radial_axes
+from sfxflow.integration.profile import gaussians, integrate_profiles, learn_profile, radial_axes
 from sfxflow.integration.rings import Outcome, integrate_rings
 from sfxflow.simulate.presets import preset
 
@@ -288,3 +288,15 @@ def test_radius_points_away_from_the_beam_on_every_panel():
     two_theta = np.arctan2(np.hypot(*xyz.T[:2]), xyz[:, 2])
     q = np.sin(two_theta / 2)
     np.testing.assert_allclose(relative_q2, (q / q.max()) ** 2, rtol=1e-9)
+
+
+def test_gaussians_are_those_of_exp():
+    """Anywhere, those so far out that a series fails included."""
+    radial, tangential = np.random.default_rng(61).exponential((4.0, 6.0), (5000, 2)).T * np.geomspace(1e-3, 300, 5000)
+    heights = np.empty(len(radial))
+    gaussians(radial, tangential, 0.7, 0.4, len(radial), heights)
+    exact = np.exp(-0.7 * radial - 0.4 * tangential)
+    np.testing.assert_allclose(heights, exact, rtol=0, atol=2e-14)
+    near = exact > np.exp(-15)
+    np.testing.assert_allclose(heights[near], exact[near], rtol=2e-10)
+    assert exact.min() < 1e-300 and near.any()
