@@ -45,11 +45,13 @@ class Pool:
         What its one machine claims to have; memory in MB.
     hidden : sequence of Path
         Folders that daemon and jobs of the machine do not see: an empty file system lies over each.
+    disks : dict of Path to str
+        Folders of the machine that are a small disk of their own, and its size ("40m").
     more : str
         Lines for the end of the configuration.
     """
 
-    def __init__(self, folder, prefix, apptainer=None, cpus=16, memory=64000, hidden=(), more=""):
+    def __init__(self, folder, prefix, apptainer=None, cpus=16, memory=64000, hidden=(), disks=None, more=""):
         self.folder = Path(folder)
         self.prefix = Path(prefix)
         self.configuration = self.folder / "condor_config"
@@ -62,7 +64,7 @@ class Pool:
             "CONDOR_CONFIG": str(self.configuration),
             "PATH": os.pathsep.join([*map(str, programs), os.environ["PATH"]]),
         }
-        self.hidden = [Path(path) for path in hidden]
+        self.disks = dict.fromkeys(hidden, "1m") | (disks or {})
         self.more = more
         self._guard = None
 
@@ -81,15 +83,20 @@ class Pool:
 
     def _of_a_machine_apart(self):
         """Lines that have the machine's daemon started in a file system of its own, by a script beside them."""
-        if not self.hidden:
+        if not self.disks:
             return ""
         script = self.folder / "startd.sh"
-        over = " && ".join(f"mount -t tmpfs -o size=1m none '{path}'" for path in self.hidden)
+        over = " && ".join(f"mount -t tmpfs -o size={size} none '{path}'" for path, size in self.disks.items())
         # A user namespace of its own may mount; inside it the user is the one that the other daemons are.
         apart = f'exec unshare --user --map-user={self._user()} --map-group={self._user()} --keep-caps --mount sh -c \'{over.replace(chr(39), chr(34))} && exec "$0" "$@"\''
         script.write_text(f'#!/bin/sh\n{apart} {self.prefix}/usr/sbin/condor_startd "$@"\n')
         script.chmod(0o755)
         return f"STARTD = {script}\n"
+
+    def on_machine(self, path):
+        """A path as the machine's daemon and jobs see it, for everybody else."""
+        (startd,) = [pid for pid in processes_of(self.folder) if arguments_of(pid)[0].endswith("condor_startd")]
+        return Path(f"/proc/{startd}/root{path}")
 
     @staticmethod
     def _user():

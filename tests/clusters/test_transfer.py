@@ -6,17 +6,12 @@ over both. What the jobs need travels, results, logs and benchmark files come ba
 import pytest
 import tools
 from htcondor_pool import Pool
-from work_folder import FRAMES, MTZ, ROOT, WorkFolder, assert_same_results, on_pool
+from work_folder import FRAMES, MTZ, ROOT, assert_same_results, on_pool, small_experiment
 
 #: The machine says that its files are not those of the submitting one.
 APART = "STARTD.FILESYSTEM_DOMAIN = elsewhere\nSTARTER.FILESYSTEM_DOMAIN = elsewhere\n"
 
 TARGETS = (MTZ, FRAMES)
-
-
-def _options(pool, profile, *options):
-    found = on_pool(pool, *options)
-    return found | {"options": tuple(profile if option == "htcondor" else option for option in found["options"])}
 
 
 @pytest.fixture(scope="module")
@@ -43,21 +38,7 @@ def pool_apart(home, tmp_path_factory):
 @pytest.fixture(scope="module")
 def prepared_here(home):
     """The experiment with its frames below the working directory, in three chunks."""
-    folder = home / "prepared"
-    (folder / "raw").mkdir(parents=True)
-    work = WorkFolder(folder)
-    work.sfxflow(
-        *("simulate", "--preset", "demo", "--n-frames", 60, "--seed", 52, "--frames-per-file", 20, "--output", "raw")
-    )
-    work.sfxflow(
-        *("init", "--data", "raw/*.h5", "--geometry", "raw/detector.geom", "--cell", "raw/demo.cell"),
-        *("--space-group", "P43212", "--output", "."),
-    )
-    config = folder / "config/config.yaml"
-    text = config.read_text()
-    assert "\nchunk_size: 2000\n" in text
-    config.write_text(text.replace("\nchunk_size: 2000\n", "\nchunk_size: 20\n"))
-    return work
+    return small_experiment(home / "prepared")
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +51,7 @@ def local(prepared_here, home):
 @pytest.fixture(scope="module")
 def transferred(pool_apart, prepared_here, home):
     """The experiment processed on the pool, and the pool's records of its jobs."""
-    work = prepared_here.copy_to(home / "transferred", **_options(pool_apart, "htcondor-transfer"))
+    work = prepared_here.copy_to(home / "transferred", **on_pool(pool_apart, profile="htcondor-transfer"))
     work.snakemake(*TARGETS)
     return work, [job for job in pool_apart.history() if job["Iwd"] == str(work.folder)]
 
@@ -103,7 +84,7 @@ def test_nothing_is_left_to_do(transferred):
 
 def test_failing_job_tells_why(pool_apart, prepared_here, home):
     """Its log comes back although its results are missing, and the pool does not put it on hold."""
-    work = prepared_here.copy_to(home / "failing", **_options(pool_apart, "htcondor-transfer", "--retries", "0"))
+    work = prepared_here.copy_to(home / "failing", **on_pool(pool_apart, "--retries", "0", profile="htcondor-transfer"))
     table = work.folder / "config/runs.tsv"
     table.write_text(table.read_text().replace("\t60\n", "\t59\n"))
     assert work.finish(work.start(MTZ)) != 0
@@ -115,7 +96,7 @@ def test_failing_job_tells_why(pool_apart, prepared_here, home):
 
 def test_profile_for_a_shared_file_system_ends_with_a_message(pool_apart, prepared_here, home):
     """Where the machine does not see the folder its jobs fail at once and say so; nothing waits for ever."""
-    work = prepared_here.copy_to(home / "shared", **_options(pool_apart, "htcondor", "--retries", "0"))
+    work = prepared_here.copy_to(home / "shared", **on_pool(pool_apart, "--retries", "0"))
     assert work.finish(work.start(MTZ)) != 0
     assert "jobs ran on machines that do not see this folder" in work.printed()
     assert "--profile htcondor-transfer" in work.printed()

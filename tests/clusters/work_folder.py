@@ -102,6 +102,26 @@ class WorkFolder:
         return WorkFolder(folder, **options)
 
 
+def small_experiment(folder, n_frames=60, n_chunks=3):
+    """A folder as `sfxflow init` makes it for simulated frames that lie below it, a file for each chunk; nothing is computed yet."""
+    (folder / "raw").mkdir(parents=True)
+    work = WorkFolder(folder)
+    in_chunk = n_frames // n_chunks
+    simulate = ("--preset", "demo", "--n-frames", n_frames, "--seed", 52, "--frames-per-file", in_chunk)
+    work.sfxflow("simulate", *simulate, "--output", "raw")
+    init = ("--data", "raw/*.h5", "--geometry", "raw/detector.geom", "--cell", "raw/demo.cell")
+    work.sfxflow("init", *init, "--space-group", "P43212", "--output", ".")
+    replace_in(folder / "config/config.yaml", "\nchunk_size: 2000\n", f"\nchunk_size: {in_chunk}\n")
+    return work
+
+
+def replace_in(path, old, new):
+    """Replace a text that a file must have."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
 def assert_same_results(found, expected):
     """Merged data and frame account of two folders are equal, to the last bit."""
     labels, values = found.merged()
@@ -111,12 +131,12 @@ def assert_same_results(found, expected):
     assert found.account() == expected.account()
 
 
-def on_pool(pool, *options):
+def on_pool(pool, *options, profile="htcondor"):
     """Options of a `WorkFolder` whose jobs go to an HTCondor pool."""
     return {
         "environment": pool.environment,
         "wrap": unprivileged,
-        "options": ("--profile", "htcondor", "--seconds-between-status-checks", "1", *options),
+        "options": ("--profile", profile, "--seconds-between-status-checks", "1", *options),
     }
 
 

@@ -3,18 +3,35 @@
 # Snakemake for one job, with what came along. Packages and workflow are in sfxflow.tar.gz (`sfxflow pack`); where the machine keeps them
 # between jobs, or has them from a container, it need not be unpacked again:
 #   SFXFLOW_CACHE   folder of this machine where unpacked archives stay, for all jobs of one user
+# Exit status 75: the disk of this machine is full, so that the pool holds the job and releases it later (the profile says when).
 set -u
 PATH=${PATH:-/usr/local/bin:/usr/bin:/bin}
 here=$PWD
 
 fail() {
-    echo "htcondor_job.sh on $(hostname): $1" >&2
+    said=$1
     finish 1
+}
+
+# Whether the disk is to blame. Asked before room is made; `tail`, since a log may be long.
+disk_is_full() {
+    free=$(df -Pk "$here" | awk 'NR == 2 { print $4 }')
+    [ "${free:-0}" -lt 10240 ] && return 0
+    find "$here/_condor_stderr" "$here/logs" -type f -exec tail -n 50 {} + 2>/dev/null | grep -q "No space left on device"
 }
 
 # The pool would put a job without its results on hold, and its logs would not come back. Snakemake deletes what a failed job left.
 finish() {
     cd "$here" || exit 1
+    status=$1
+    if [ "$status" -ne 0 ] && disk_is_full; then
+        status=75
+        full="No space left on device: $(df -Pk "$here" | awk 'NR == 2 { printf "%d of %d MB are free", $4 / 1024, $2 / 1024 }')"
+    fi
+    # Room for what is said, and for what goes back.
+    [ "$status" -eq 0 ] || rm -rf "$here/.sfxflow" "$here/.sfxflow.$$" "${unpacked:-$here/.sfxflow}.$$"
+    [ -z "${said:-}" ] || echo "htcondor_job.sh on $(hostname): $said" >&2
+    [ -z "${full:-}" ] || echo "htcondor_job.sh on $(hostname): $full" >&2
     outputs=$(sed -n 's/^TransferOutput = "\(.*\)"$/\1/p' "${_CONDOR_JOB_AD:-.job.ad}" 2>/dev/null)
     mkdir -p logs/.times
     old=$IFS
@@ -31,7 +48,7 @@ finish() {
         esac
     done
     IFS=$old
-    exit "$1"
+    exit "$status"
 }
 
 # Snakemake's arguments, without what comes before them and without its place of the Snakefile.
@@ -50,7 +67,7 @@ fi
 if [ ! -e "$unpacked/python" ]; then
     # Under another name until it is whole: several jobs may begin together.
     mkdir -p "$unpacked.$$" && tar -xzf "$archive" -C "$unpacked.$$" ||
-        fail "sfxflow.tar.gz can't be unpacked: $(df -P "$here" | tail -n 1)"
+        fail "sfxflow.tar.gz can't be unpacked in ${unpacked%/*}"
     mv -T "$unpacked.$$" "$unpacked" 2>/dev/null || rm -rf "$unpacked.$$"
 fi
 

@@ -148,7 +148,7 @@ def gaussians(radial, tangential, per_radial, per_tangential, n, heights):
     """exp(-radial per_radial - tangential per_tangential) of the first `n` entries, into `heights`.
 
     exp(-t) = (exp(-t / 256))^256, the inner one by its series up to the sixth order: relative error below 1e-10 for t <= 15, and below 1e-6 for
-    t <= 60, absolute error below 2e-14. Unlike a call of exp for each pixel this is several at a time.
+    t <= 60, absolute error below 5e-14. Unlike a call of exp for each pixel this is several at a time.
     """
     for k in range(n):
         # Beyond t = 512 the series fails; so far out the profile is nothing.
