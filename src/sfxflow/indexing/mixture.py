@@ -74,8 +74,8 @@ def nearest_reflections(reciprocal, primitive, from_primitive, q, hkl):
 
 
 @njit(cache=True)
-def expectation(hkl, residuals, spread, relative_width, density, share, position_sigma, profile_sigma, inlier):
-    """Set `inlier` to the probability that each pair is a true one.
+def expectation(hkl, residuals, spread, relative_width, density, share, position_sigma, profile_sigma, inlier, mixed):
+    """Set `inlier` to the probability that each pair is a true one, and `mixed` to the density of all pairs where it is.
 
     Parameters
     ----------
@@ -92,27 +92,35 @@ def expectation(hkl, residuals, spread, relative_width, density, share, position
 
     Returns
     -------
-    total : float
+    float
         Sum of the probabilities.
-    log_ratio : float
-        Logarithm of the likelihood of the mixture over that of chance pairs alone.
     """
-    total, log_ratio = 0.0, 0.0
+    total = 0.0
+    of_position, of_profile = 1.0 / position_sigma, 1.0 / profile_sigma
+    height = share * of_position * of_profile / (2 * math.pi) ** 1.5
     for i in range(hkl.shape[0]):
-        width = profile_sigma * relative_width[i]
-        across = math.sqrt(position_sigma**2 + spread[i] ** 2)
-        exponent = (
-            (residuals[i, 0] / position_sigma) ** 2 + (residuals[i, 1] / across) ** 2 + (residuals[i, 2] / width) ** 2
-        )
-        gaussian = math.exp(-0.5 * min(exponent, 1400.0)) / ((2 * math.pi) ** 1.5 * position_sigma * across * width)
+        of_width = of_profile / relative_width[i]
+        of_across = 1.0 / math.sqrt(position_sigma**2 + spread[i] ** 2)
+        along, across = residuals[i, 0] * of_position, residuals[i, 1] * of_across
+        radial = residuals[i, 2] * of_width
+        exponent = along * along + across * across + radial * radial
         # Any lattice has a point at the origin: it is no evidence.
-        if hkl[i, 0] == 0 and hkl[i, 1] == 0 and hkl[i, 2] == 0:
-            gaussian = 0.0
-        mixed = share * gaussian + (1.0 - share) * density[i]
-        inlier[i] = share * gaussian / mixed
-        log_ratio += math.log(mixed / density[i])
+        true = 0.0
+        if hkl[i, 0] != 0 or hkl[i, 1] != 0 or hkl[i, 2] != 0:
+            true = height * of_across / relative_width[i] * math.exp(-0.5 * min(exponent, 1400.0))
+        mixed[i] = true + (1.0 - share) * density[i]
+        inlier[i] = true / mixed[i]
         total += inlier[i]
-    return total, log_ratio
+    return total
+
+
+@njit(cache=True)
+def log_likelihood_ratio(mixed, density):
+    """Logarithm of the likelihood of the mixture over that of chance pairs alone."""
+    total = 0.0
+    for i in range(mixed.size):
+        total += math.log(mixed[i] / density[i])
+    return total
 
 
 @njit(cache=True)
@@ -170,14 +178,14 @@ def add_pairs(
                 moved[j, r] = (
                     gradient[j, r, 0] * hkl[i, 0] + gradient[j, r, 1] * hkl[i, 1] + gradient[j, r, 2] * hkl[i, 2]
                 )
+        weight = math.sqrt(inlier[i])
+        roots = (
+            weight / position_sigma,
+            weight / math.sqrt(position_sigma**2 + spread[i] ** 2),
+            weight / (profile_sigma * relative_width[i]),
+        )
         for c in range(3):
-            if c == 0:
-                variance = position_sigma**2
-            elif c == 1:
-                variance = position_sigma**2 + spread[i] ** 2
-            else:
-                variance = (profile_sigma * relative_width[i]) ** 2
-            root = math.sqrt(inlier[i] / variance)
+            root = roots[c]
             x, y, z = root * jacobian[i, c, 0], root * jacobian[i, c, 1], root * jacobian[i, c, 2]
             for j in range(n_lattice):
                 design[j, n_entries] = x * moved[j, 0] + y * moved[j, 1] + z * moved[j, 2]
@@ -257,20 +265,20 @@ def estimate(
     depth = np.empty(to_panel.shape[0])
     for i in range(to_panel.shape[0]):
         depth[i] = inverse3(to_panel[i])[2, 2]
-    hkl, inlier = np.zeros((n, 3)), np.ones(n)
+    hkl, inlier, mixed = np.zeros((n, 3)), np.ones(n), density.copy()
     residuals, jacobian = np.empty((n, 3)), np.empty((n, 3, 6))
     gradient = np.empty((3 + n_free, 3, 3))
-    share, log_ratio = 0.8, 0.0
+    share = 0.8
     reciprocal = product3(rotation, reciprocal_matrix(parameters))
     for iteration in range(iterations + 1):
         nearest_reflections(reciprocal, primitive, from_primitive, q, hkl)
         pair_residuals(reciprocal, offsets, hkl, shares, panel, position, to_panel, depth, k, residuals, jacobian)
         turn_to_radial(radial, residuals, jacobian)
-        total, log_ratio = expectation(
-            hkl, residuals, spread, relative_width, density, share, position_sigma, profile_sigma, inlier
+        total = expectation(
+            hkl, residuals, spread, relative_width, density, share, position_sigma, profile_sigma, inlier, mixed
         )
         if total < 3.0:
-            log_ratio = 0.0
+            mixed[:] = density
             break
         share = min(0.99, max(0.02, total / n))
         # Fitted residuals are too small by the parameters' share of the degrees of freedom.
@@ -307,4 +315,5 @@ def estimate(
         for j in range(3):
             offsets[j] += step[3 + n_free + j, 0]
         reciprocal = product3(rotation, reciprocal_matrix(parameters))
+    log_ratio = log_likelihood_ratio(mixed, density)
     return reciprocal, offsets, hkl, inlier, residuals, position_sigma, profile_sigma, log_ratio

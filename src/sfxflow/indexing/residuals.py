@@ -32,16 +32,16 @@ def ray_offset(qx, qy, qz, k, mosaic_share, bandwidth_share):
     and k changes. With several causes, their shares of the variance weigh them.
     """
     sx, sy, sz = qx, qy, qz + k
-    norm = math.sqrt(sx * sx + sy * sy + sz * sz)
-    nx, ny, nz = sx / norm, sy / norm, sz / norm
+    per_norm = 1.0 / math.sqrt(sx * sx + sy * sy + sz * sz)
+    nx, ny, nz = sx * per_norm, sy * per_norm, sz * per_norm
     q2 = qx * qx + qy * qy + qz * qz
     along = (nx * qx + ny * qy + nz * qz) / q2
     # Points on the beam's axis, which no detector sees, must not divide by zero.
-    across = max(1e-12, 1.0 - along * along * q2)
+    per_across = 1.0 / max(1e-12, 1.0 - along * along * q2)
     from_beam = max(1e-12, 1.0 - nz)
-    ex = mosaic_share * ((nx - along * qx) / across - nx)
-    ey = mosaic_share * ((ny - along * qy) / across - ny)
-    ez = mosaic_share * ((nz - along * qz) / across - nz) - bandwidth_share / from_beam
+    ex = mosaic_share * ((nx - along * qx) * per_across - nx)
+    ey = mosaic_share * ((ny - along * qy) * per_across - ny)
+    ez = mosaic_share * ((nz - along * qz) * per_across - nz) - bandwidth_share / from_beam
     return ex, ey, ez
 
 
@@ -71,6 +71,9 @@ def pair_residuals(reciprocal, offsets, hkl, shares, panel, position, to_panel, 
     jacobian : ndarray, shape (n, 3, 6)
         Set to their derivatives with respect to qx, qy, qz (1/angstrom), the shift in x and y (metre) and the excess.
     """
+    kz = k / (1.0 + offsets[2])
+    d_kz = -kz / (1.0 + offsets[2])
+    nearer_share, d_nearer_share = offsets[2] / (1.0 + offsets[2]), 1.0 / (1.0 + offsets[2]) ** 2
     for i in range(hkl.shape[0]):
         residuals[i] = 0.0
         jacobian[i] = 0.0
@@ -79,9 +82,9 @@ def pair_residuals(reciprocal, offsets, hkl, shares, panel, position, to_panel, 
         qx = reciprocal[0, 0] * hkl[i, 0] + reciprocal[0, 1] * hkl[i, 1] + reciprocal[0, 2] * hkl[i, 2]
         qy = reciprocal[1, 0] * hkl[i, 0] + reciprocal[1, 1] * hkl[i, 1] + reciprocal[1, 2] * hkl[i, 2]
         qz = reciprocal[2, 0] * hkl[i, 0] + reciprocal[2, 1] * hkl[i, 1] + reciprocal[2, 2] * hkl[i, 2]
-        kz = k / (1.0 + offsets[2])
-        norm = math.sqrt(qx * qx + qy * qy + (qz + kz) ** 2)
-        nx, ny, nz = qx / norm, qy / norm, (qz + kz) / norm
+        norm = math.sqrt(qx * qx + qy * qy + (qz + kz) * (qz + kz))
+        per_norm = 1.0 / norm
+        nx, ny, nz = qx * per_norm, qy * per_norm, (qz + kz) * per_norm
         excitation_error = kz - norm
         ex, ey, ez = ray_offset(qx, qy, qz, kz, shares[i, 0], shares[i, 1])
         sx, sy, sz = qx + excitation_error * ex, qy + excitation_error * ey, qz + kz + excitation_error * ez
@@ -89,29 +92,27 @@ def pair_residuals(reciprocal, offsets, hkl, shares, panel, position, to_panel, 
         u0 = m[0, 0] * sx + m[0, 1] * sy + m[0, 2] * sz
         u1 = m[1, 0] * sx + m[1, 1] * sy + m[1, 2] * sz
         u2 = m[2, 0] * sx + m[2, 1] * sy + m[2, 2] * sz
-        nearer = depth[panel[i]] * offsets[2] / (1.0 + offsets[2])
+        nearer = depth[panel[i]] * nearer_share
         moved0 = m[0, 0] * offsets[0] + m[0, 1] * offsets[1] + m[0, 2] * nearer
         moved1 = m[1, 0] * offsets[0] + m[1, 1] * offsets[1] + m[1, 2] * nearer
         moved2 = m[2, 0] * offsets[0] + m[2, 1] * offsets[1] + m[2, 2] * nearer
-        t = (1.0 - moved2) / u2
+        per_u2 = 1.0 / u2
+        t = (1.0 - moved2) * per_u2
         residuals[i, 0] = t * u0 + moved0 - position[i, 0]
         residuals[i, 1] = t * u1 + moved1 - position[i, 1]
         residuals[i, 2] = excitation_error
-        d_kz = -kz / (1.0 + offsets[2])
-        d_nearer = depth[panel[i]] / (1.0 + offsets[2]) ** 2
+        d_nearer = depth[panel[i]] * d_nearer_share
         for c in range(2):
-            u = u0 if c == 0 else u1
-            gx = t * (m[c, 0] - u / u2 * m[2, 0])
-            gy = t * (m[c, 1] - u / u2 * m[2, 1])
-            gz = t * (m[c, 2] - u / u2 * m[2, 2])
+            along = (u0 if c == 0 else u1) * per_u2
+            mx, my, mz = m[c, 0] - along * m[2, 0], m[c, 1] - along * m[2, 1], m[c, 2] - along * m[2, 2]
+            gx, gy, gz = t * mx, t * my, t * mz
             # The ray moves by dq - e (n . dq) when q moves by dq, and by (z + e (1 - n . z)) dk when k changes.
             offset = gx * ex + gy * ey + gz * ez
             jacobian[i, c, 0] = gx - offset * nx
             jacobian[i, c, 1] = gy - offset * ny
             jacobian[i, c, 2] = gz - offset * nz
-            for r in range(2):
-                jacobian[i, c, 3 + r] = m[c, r] - u / u2 * m[2, r]
-            jacobian[i, c, 5] = (gz + offset * (1.0 - nz)) * d_kz + (m[c, 2] - u / u2 * m[2, 2]) * d_nearer
+            jacobian[i, c, 3], jacobian[i, c, 4] = mx, my
+            jacobian[i, c, 5] = (gz + offset * (1.0 - nz)) * d_kz + mz * d_nearer
         jacobian[i, 2, 0], jacobian[i, 2, 1], jacobian[i, 2, 2] = -nx, -ny, -nz
         jacobian[i, 2, 5] = d_kz * (1.0 - nz)
 

@@ -59,8 +59,8 @@ def pairs(rng, n):
 def test_expectation_is_bayes_rule(rng):
     p = pairs(rng, 30)
     p["residuals"][5] = [1e6, 1e6, 1.0]
-    inlier = np.empty(30)
-    total, log_ratio = mixture.expectation(*p.values(), 0.7, 0.4, 6e-4, inlier)
+    inlier, mixed_density = np.empty(30), np.empty(30)
+    total = mixture.expectation(*p.values(), 0.7, 0.4, 6e-4, inlier, mixed_density)
     gaussian = norm.pdf(p["residuals"][:, 0], scale=0.4) * norm.pdf(
         p["residuals"][:, 1], scale=np.hypot(0.4, p["spread"])
     )
@@ -69,6 +69,8 @@ def test_expectation_is_bayes_rule(rng):
     mixed = 0.7 * gaussian + 0.3 * p["density"]
     np.testing.assert_allclose(inlier, 0.7 * gaussian / mixed, rtol=1e-9, atol=1e-250)
     assert total == pytest.approx(inlier.sum())
+    np.testing.assert_allclose(mixed_density, mixed, rtol=1e-9)
+    log_ratio = mixture.log_likelihood_ratio(mixed_density, p["density"])
     assert log_ratio == pytest.approx(np.log(mixed / p["density"]).sum())
     assert inlier[0] == 0.0 and inlier[5] < 1e-100
 
