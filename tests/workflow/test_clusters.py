@@ -36,9 +36,9 @@ def run_three_attempts(folder, *options):
     return [tuple(map(int, line.split())) for line in (folder / "asked").read_text().splitlines()]
 
 
-def test_memory_and_time_double_with_each_attempt(tmp_path):
+def test_memory_time_and_disk_double_with_each_attempt(tmp_path):
     asked = run_three_attempts(tmp_path)
-    assert asked == [(100, 100, 10, 7), (200, 200, 20, 7), (400, 400, 40, 7)]
+    assert asked == [(100, 100, 10, 7), (200, 200, 20, 14), (400, 400, 40, 28)]
     assert (tmp_path / "own").read_text() == "51 51\n"
 
 
@@ -50,7 +50,7 @@ def test_what_a_site_sets_counts(tmp_path):
         "counted:htcondor_request_disk_mb=9",
     ]
     asked = run_three_attempts(tmp_path, "--set-resources", *expressions, "--")
-    assert asked == [(300, 300, 5, 9), (600, 600, 5, 9), (1200, 1200, 6, 9)]
+    assert asked == [(300, 300, 5, 9), (600, 600, 5, 18), (1200, 1200, 6, 36)]
 
 
 @pytest.mark.parametrize("profile", ["htcondor", "slurm"])

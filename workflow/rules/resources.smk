@@ -1,6 +1,7 @@
 """
-What the jobs ask of a cluster. A rule states memory (mem_mb) and time (runtime, in minutes) of a first attempt; here, for the rules of
-all files, both are doubled with each further attempt, and the names are added that HTCondor's plug-in passes on: it knows no mem_mb.
+What the jobs ask of a cluster. A rule states memory (mem_mb) and time (runtime, in minutes) of a first attempt, a profile the disk
+(disk_mb); here, for the rules of all files, they are doubled with each further attempt, and the names are added that HTCondor's plug-in
+passes on: it knows no mem_mb.
 
 Needs    every other rule file, included before
 Provides resources of their rules; docs/clusters.md tells how they were measured
@@ -47,7 +48,7 @@ for stage in workflow.rules:
     for name, of_htcondor in NAMES_OF_HTCONDOR.items():
         if name in asked and of_htcondor not in asked:
             asked[of_htcondor] = as_asked(asked[name]) if asked[name].is_evaluable() else asked[name].value
-    for name in ("mem_mb", "runtime", "htcondor_request_mem_mb"):
+    for name in ("mem_mb", "disk_mb", "runtime", "htcondor_request_mem_mb", "htcondor_request_disk_mb"):
         # An expression says itself what an attempt changes.
         if name in asked and not asked[name].is_evaluable():
             asked[name] = doubled_each_attempt(asked[name].value)
