@@ -120,13 +120,19 @@ def _predict(
     largest = np.empty(3, np.int64)
     for r in range(3):
         largest[r] = math.ceil(q_max * math.sqrt(real[r, 0] ** 2 + real[r, 1] ** 2 + real[r, 2] ** 2))
-    depth = np.empty(to_panel.shape[0])
+    # How far the offsets move what each panel sees.
+    moved = np.empty((to_panel.shape[0], 3))
     for i in range(to_panel.shape[0]):
-        depth[i] = inverse3(to_panel[i])[2, 2]
+        m = to_panel[i]
+        nearer = inverse3(m)[2, 2] * offsets[2] / (1.0 + offsets[2])
+        for r in range(3):
+            moved[i, r] = m[r, 0] * offsets[0] + m[r, 1] * offsets[1] + m[r, 2] * nearer
     spectral = 0.5 * bandwidth / k0
     reach = max_excitation * math.sqrt(radius**2 + (mosaicity * q_max) ** 2 + (spectral * q_max**2) ** 2)
     cx, cy, cz = reciprocal[0, 2], reciprocal[1, 2], reciprocal[2, 2]
     c2 = cx * cx + cy * cy + cz * cz
+    per_c2 = 1.0 / c2
+    highest_q2, most_sigmas2 = q_max * q_max, max_excitation * max_excitation
 
     hkl = np.empty((1024, 3), np.int16)
     numbers = np.empty((1024, 6))
@@ -141,7 +147,7 @@ def _predict(
             z0 = reciprocal[2, 0] * h + reciprocal[2, 1] * k
             # All of the row may be beyond the highest |q|.
             nearest = x0 * cx + y0 * cy + z0 * cz
-            if x0 * x0 + y0 * y0 + z0 * z0 - nearest * nearest / c2 > q_max * q_max * (1.0 + 1e-9):
+            if x0 * x0 + y0 * y0 + z0 * z0 - nearest * nearest * per_c2 > highest_q2 * (1.0 + 1e-9):
                 continue
             b = x0 * cx + y0 * cy + (z0 + k0) * cz
             s2 = x0 * x0 + y0 * y0 + (z0 + k0) ** 2
@@ -149,13 +155,14 @@ def _predict(
             if outer < 0.0:
                 continue
             root = math.sqrt(outer)
-            first = max(-largest[2], math.ceil((-b - root) / c2))
-            last = min(largest[2], math.floor((-b + root) / c2))
+            first = max(-largest[2], math.ceil((-b - root) * per_c2))
+            last = min(largest[2], math.floor((-b + root) * per_c2))
             inner = b * b - c2 * (s2 - (k0 - reach) ** 2)
             skip_from, skip_to = last + 1, last + 1
             if inner > 0.0:
-                skip_from = math.floor((-b - math.sqrt(inner)) / c2) + 1
-                skip_to = math.ceil((-b + math.sqrt(inner)) / c2)
+                root = math.sqrt(inner)
+                skip_from = math.floor((-b - root) * per_c2) + 1
+                skip_to = math.ceil((-b + root) * per_c2)
             l = first - 1
             while l < last:
                 l += 1
@@ -167,12 +174,12 @@ def _predict(
                     continue
                 qx, qy, qz = x0 + l * cx, y0 + l * cy, z0 + l * cz
                 q2 = qx * qx + qy * qy + qz * qz
-                if q2 > q_max * q_max:
+                if q2 > highest_q2:
                     continue
-                excitation_error = k0 - math.sqrt(qx * qx + qy * qy + (qz + k0) ** 2)
+                excitation_error = k0 - math.sqrt(qx * qx + qy * qy + (qz + k0) * (qz + k0))
                 mosaic, spectrum = (mosaicity * mosaicity) * q2, (spectral * q2) ** 2
                 sigma2 = radius * radius + mosaic + spectrum
-                if excitation_error**2 > max_excitation**2 * sigma2:
+                if excitation_error * excitation_error > most_sigmas2 * sigma2:
                     continue
                 ex, ey, ez = ray_offset(qx, qy, qz, k0, mosaic / sigma2, spectrum / sigma2)
                 sx = qx + excitation_error * ex
@@ -184,25 +191,21 @@ def _predict(
                     u2 = m[2, 0] * sx + m[2, 1] * sy + m[2, 2] * sz
                     if u2 <= 0.0:
                         continue
-                    nearer = depth[panel] * offsets[2] / (1.0 + offsets[2])
-                    moved2 = m[2, 0] * offsets[0] + m[2, 1] * offsets[1] + m[2, 2] * nearer
-                    t = (1.0 - moved2) / u2
-                    moved0 = m[0, 0] * offsets[0] + m[0, 1] * offsets[1] + m[0, 2] * nearer
-                    fs = t * (m[0, 0] * sx + m[0, 1] * sy + m[0, 2] * sz) + moved0
+                    t = (1.0 - moved[panel, 2]) / u2
+                    fs = t * (m[0, 0] * sx + m[0, 1] * sy + m[0, 2] * sz) + moved[panel, 0]
                     if fs < 0.0 or fs >= bounds[panel, 3] - bounds[panel, 2]:
                         continue
-                    moved1 = m[1, 0] * offsets[0] + m[1, 1] * offsets[1] + m[1, 2] * nearer
-                    ss = t * (m[1, 0] * sx + m[1, 1] * sy + m[1, 2] * sz) + moved1
+                    ss = t * (m[1, 0] * sx + m[1, 1] * sy + m[1, 2] * sz) + moved[panel, 1]
                     if ss < 0.0 or ss >= bounds[panel, 1] - bounds[panel, 0]:
                         continue
                     if n == hkl.shape[0]:
                         hkl, numbers, panels = doubled_rows(hkl), doubled_rows(numbers), doubled_rows(panels)
                     hkl[n, 0], hkl[n, 1], hkl[n, 2] = h, k, l
-                    norm = math.sqrt(sx * sx + sy * sy + sz * sz)
+                    per_norm = 1.0 / math.sqrt(sx * sx + sy * sy + sz * sz)
                     numbers[n, 0] = fs + bounds[panel, 2]
                     numbers[n, 1] = ss + bounds[panel, 0]
                     numbers[n, 2] = excitation_error
-                    numbers[n, 3], numbers[n, 4], numbers[n, 5] = sx / norm, sy / norm, sz / norm
+                    numbers[n, 3], numbers[n, 4], numbers[n, 5] = sx * per_norm, sy * per_norm, sz * per_norm
                     panels[n, 0] = panel
                     last_panel = panel
                     n += 1
