@@ -167,13 +167,31 @@ def test_no_apptainer(folder, capsys, monkeypatch):
     assert seen["problem"] == "no apptainer"
 
 
-def test_images_are_tried_where_the_profile_uses_them(folder, program, capsys):
+def test_images_are_tried_where_the_profile_uses_them(folder, program, capsys, monkeypatch):
+    monkeypatch.setattr("sfxflow.cli.doctor_profile.folders_of_images", lambda: [Path("containers")])
     profile("with_images", "executor: local\ncores: 1\nsoftware-deployment-method: apptainer\n")
     program("apptainer")
     status, text = doctor(capsys, "with_images")
     assert status == 1
     assert f"containers/builtin-{sfxflow.__version__}.sif is not there on" in text
     assert "make containers builds it" in text
+
+
+def test_image_of_the_repository_is_tried(folder, program, capsys, monkeypatch, tmp_path):
+    """The workflow takes it where the working directory has none; a merger's image is one of those in use."""
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    for name in ("builtin", "crystfel"):
+        (repository / f"{name}-{sfxflow.__version__}.sif").touch()
+    monkeypatch.setattr("sfxflow.cli.doctor_profile.folders_of_images", lambda: [Path("containers"), repository])
+    Path("config").mkdir(exist_ok=True)
+    Path("config/config.yaml").write_text("mergers: [builtin, partialator]\n")
+    profile("with_images", "executor: local\ncores: 1\nsoftware-deployment-method: apptainer\n")
+    program("apptainer", f"echo $2 >>{tmp_path}/tried; echo sfxflow {sfxflow.__version__}")
+    status, text = doctor(capsys, "with_images")
+    assert status == 0, text
+    tried = (tmp_path / "tried").read_text().split()
+    assert tried == [str(repository / f"{name}-{sfxflow.__version__}.sif") for name in ("builtin", "crystfel")]
 
 
 # ---- bad input

@@ -14,14 +14,13 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from pathlib import Path
 
 import sfxflow
 from sfxflow.cli.doctor_profile import answer, try_profile
 from sfxflow.errors import InputError
 from sfxflow.licences import LICENCES
 from sfxflow.programs.dials import MISSING_MODULE, lacks_module
-from sfxflow.programs.images import CONTAINERS, container_program, find_image, image_problem
+from sfxflow.programs.images import CONTAINERS, container_program, find_image, folders_of_images, image_problem
 from sfxflow.programs.probe import crystfel_methods, said_version
 from sfxflow.programs.running import PACKAGES as PACKAGES_OF_PROGRAMS
 
@@ -215,9 +214,8 @@ def _containers():
     program = container_program()
     remedy = "your system's package manager or administrator installs it (https://apptainer.org)"
     there = _say(program is not None, "apptainer", remedy)
-    folders = ["containers", Path(sfxflow.__file__).resolve().parents[2] / "containers"]
     for name in CONTAINERS:
-        image, others = find_image(name, sfxflow.__version__, folders)
+        image, others = find_image(name, sfxflow.__version__, folders_of_images())
         wanted = f"containers/{name}-{sfxflow.__version__}.sif"
         if image is None:
             remedy = f"make containers CONTAINERS={name} builds it"

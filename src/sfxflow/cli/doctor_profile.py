@@ -26,6 +26,7 @@ from sfxflow.clusters.words import Finding, explained, finding, short
 from sfxflow.errors import InputError
 from sfxflow.io.profiles import read_profile
 from sfxflow.io.snakemake_log import failed_jobs, refusals
+from sfxflow.programs.images import containers_in_use, find_image, folders_of_images
 
 _TRIAL = Path(sfxflow.__file__).parent / "clusters/trial.smk"
 
@@ -139,7 +140,7 @@ def _by_job(profile, cluster, limit, with_containers):
 
 def _question(profile, with_containers):
     """What the job has to look for."""
-    images = [f"containers/{engine}-{sfxflow.__version__}.sif" for engine in _engines()] if with_containers else []
+    images = _images() if with_containers else []
     arguments = profile.content.get("apptainer-args") or profile.content.get("singularity-args") or ""
     return {
         "token": secrets.token_hex(8),
@@ -157,9 +158,13 @@ def _config():
     return config if isinstance(config, dict) else {}
 
 
-def _engines():
-    engines = _config().get("engines")
-    return [str(name) for name in engines] if isinstance(engines, list) and engines else ["builtin"]
+def _images():
+    """Images of the config's engines and mergers: where they are, or else where they would be."""
+    wanted = []
+    for name in containers_in_use(_config()):
+        image, _ = find_image(name, sfxflow.__version__, folders_of_images())
+        wanted.append(image or Path("containers") / f"{name}-{sfxflow.__version__}.sif")
+    return wanted
 
 
 def _inputs():

@@ -6,6 +6,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import sfxflow
+
 #: Containers, as containers/NAME.def and NAME-VERSION.sif are called.
 CONTAINERS = ("builtin", "crystfel", "dials")
 #: An image starts in a second or two; from a slow file system it takes longer, seconds.
@@ -15,6 +17,34 @@ _PATIENCE = 120
 def container_program():
     """Path of `apptainer`, or of `singularity` where there is only that; None without either."""
     return shutil.which("apptainer") or shutil.which("singularity")
+
+
+def folders_of_images():
+    """Where images are looked for, the first place first: in the working directory, in the repository. As workflow/rules/containers.smk does."""
+    return [Path("containers"), Path(sfxflow.__file__).resolve().parents[2] / "containers"]
+
+
+def containers_in_use(config):
+    """The containers that a config needs.
+
+    Parameters
+    ----------
+    config : dict
+        As config.yaml has it, whole or not.
+
+    Returns
+    -------
+    list of str
+        Of `CONTAINERS`; builtin always, since the report is made with it.
+    """
+    programs = {str(name) for key in ("engines", "mergers") for name in config.get(key) or []}
+    ambiguity = config.get("ambiguity")
+    programs.add(str(ambiguity.get("program")) if isinstance(ambiguity, dict) else "")
+    needed = {
+        "crystfel": {"crystfel", "partialator", "process_hkl", "ambigator"},
+        "dials": {"dials", "dials_scale", "cctbx_xfel_merge"},
+    }
+    return ["builtin", *(name for name in CONTAINERS if programs & needed.get(name, set()))]
 
 
 def find_image(name, version, folders):

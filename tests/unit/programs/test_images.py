@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from sfxflow.programs.images import find_image, image_problem
+from sfxflow.programs.images import containers_in_use, find_image, image_problem
 
 
 def test_an_image_is_found_in_the_first_folder_that_has_it(tmp_path):
@@ -78,3 +78,16 @@ def test_a_program_that_is_not_one(tmp_path):
     (tmp_path / "apptainer").write_text("no program")
     os.chmod(tmp_path / "apptainer", 0o755)
     assert image_problem(tmp_path / "apptainer", tmp_path / "x.sif", "0.1.0").startswith("it does not start: ")
+
+
+@pytest.mark.parametrize(
+    ("config", "needed"),
+    [
+        ({}, ["builtin"]),
+        ({"engines": ["dials"], "mergers": ["builtin"]}, ["builtin", "dials"]),
+        ({"engines": None, "mergers": ["process_hkl"]}, ["builtin", "crystfel"]),
+        ({"ambiguity": {"program": "ambigator"}, "mergers": ["cctbx_xfel_merge"]}, ["builtin", "crystfel", "dials"]),
+    ],
+)
+def test_containers_in_use(config, needed):
+    assert containers_in_use(config) == needed
