@@ -159,7 +159,7 @@ def lattice_gradient(reciprocal, rotation, parameters, free, gradient):
                 gradient[3 + j, r, c] = (turned[r, c] - reciprocal[r, c]) / _CELL_STEP
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def add_pairs(
     hkl, inlier, residuals, jacobian, spread, relative_width, position_sigma, profile_sigma, gradient, normal, right
 ):
@@ -201,7 +201,7 @@ def add_pairs(
 
 
 # Only the order of the additions is left to the compiler, which then takes several at once.
-@njit(cache=True, fastmath={"reassoc", "nsz"})
+@njit(cache=True, fastmath={"reassoc", "nsz"}, forceinline=True)
 def _product_sum(first, second, n):
     total = 0.0
     for i in range(n):

@@ -9,7 +9,7 @@ _FUSED = {"contract", "nsz"}
 _ON_PLANE = 0.2
 
 
-@njit(cache=True, fastmath=_FUSED)
+@njit(cache=True, fastmath=_FUSED, forceinline=True)
 def score_rotations(along, first, second, weight, second_axis, third_axis, cosines, sines, scores):
     """Add to `scores` the score of each rotation of the two other axes about a known one.
 

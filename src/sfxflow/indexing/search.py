@@ -16,7 +16,8 @@ _BLOCK = 256
 _N_BINS = 1024
 #: No NaN-related flags: only what lets the compiler use fused operations.
 _FUSED = {"contract", "nsz"}
-#: As well: sums in any order, so that several terms are added at once.
+#: As well: sums in any order, so that several terms are added at once; `forceinline`, so that the order does not depend on what was
+#: compiled before.
 _REORDERED = {"contract", "nsz", "reassoc"}
 
 
@@ -103,7 +104,7 @@ def solve3(m, rhs, out):
     return True
 
 
-@njit(cache=True, fastmath=_REORDERED)
+@njit(cache=True, fastmath=_REORDERED, forceinline=True)
 def _vector_sums(vector, qx, qy, qz, weight, tolerance, m, rhs):
     """Set m = sum w q q^T and rhs = sum w n q over the peaks whose projection on the vector is within `tolerance` of a whole number n."""
     x, y, z = vector[0], vector[1], vector[2]
@@ -131,7 +132,7 @@ def _vector_sums(vector, qx, qy, qz, weight, tolerance, m, rhs):
     rhs[0], rhs[1], rhs[2] = rx, ry, rz
 
 
-@njit(cache=True, fastmath=_REORDERED)
+@njit(cache=True, fastmath=_REORDERED, forceinline=True)
 def _parabola_score(vector, qx, qy, qz, weight, tolerance):
     """Sum of w max(0, 1 - (f / tolerance)^2)."""
     x, y, z = vector[0], vector[1], vector[2]
@@ -251,7 +252,7 @@ def _nearest_point(inverse, q, h):
     return distance2 if h[0] != 0.0 or h[1] != 0.0 or h[2] != 0.0 else np.inf
 
 
-@njit(cache=True, fastmath=_REORDERED)
+@njit(cache=True, fastmath=_REORDERED, forceinline=True)
 def _cell_sums(inverse, qx, qy, qz, weight, tolerance, left, right):
     """Set left = sum w h h^T and right = sum w q h^T over the peaks within `tolerance` of a lattice point h; returns how many they are."""
     i00, i01, i02 = inverse[0, 0], inverse[0, 1], inverse[0, 2]
@@ -295,7 +296,7 @@ def _cell_sums(inverse, qx, qy, qz, weight, tolerance, left, right):
     return used
 
 
-@njit(cache=True, fastmath=_REORDERED)
+@njit(cache=True, fastmath=_REORDERED, forceinline=True)
 def _cell_score(inverse, qx, qy, qz, weight):
     """Sum of w max(0, 1 - (|dh| / 0.2)^2); peaks nearest to the origin do not count."""
     i00, i01, i02 = inverse[0, 0], inverse[0, 1], inverse[0, 2]
@@ -339,7 +340,7 @@ def fit_cell(reciprocal, target, q, weight, tolerances, stiffness):
     return _fit_cell(reciprocal, target, q[:, 0].copy(), q[:, 1].copy(), q[:, 2].copy(), weight, tolerances, stiffness)
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def _fit_cell(reciprocal, target, qx, qy, qz, weight, tolerances, stiffness):
     inverse_target = inverse3(target)
     left, right = np.empty((3, 3)), np.empty((3, 3))

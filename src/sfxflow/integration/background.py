@@ -16,7 +16,7 @@ _SIGNIFICANT = 9.2
 MODES = {"flat": 0, "plane": 1, "auto": 2}
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def fit_background(values, x, y, n, gain, mode, scratch, background, covariance):
     """Background from the pixels of a ring.
 
@@ -90,7 +90,7 @@ def fit_background(values, x, y, n, gain, mode, scratch, background, covariance)
 
 
 # In the sums only the order of the additions is left to the compiler, which then takes several pixels at once.
-_sums = njit(cache=True, nogil=True, fastmath={"reassoc", "nsz"})
+_sums = njit(cache=True, nogil=True, fastmath={"reassoc", "nsz"}, forceinline=True)
 
 
 @_sums
@@ -129,7 +129,7 @@ def _sums_between(values, n, low, high, origin):
     return total, squares, int(n_used)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def clipped_mean(values, n, gain, scratch):
     """Mean, variance and number of values[:n] without outliers; `scratch` is at least as long."""
     for i in range(n):

@@ -159,7 +159,7 @@ def gaussians(radial, tangential, per_radial, per_tangential, n, heights):
         heights[k] = height
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "nsz"})
+@njit(cache=True, nogil=True, fastmath={"reassoc", "nsz"}, forceinline=True)
 def _moments(signal, heights, radial, tangential, n):
     """Sums of signal x height, and of that times the squared distances."""
     total, along, across = 0.0, 0.0, 0.0
@@ -403,7 +403,7 @@ def _fit(
 
 
 # Only the order of the additions is left to the compiler, which then takes several pixels at once.
-@njit(cache=True, nogil=True, fastmath={"reassoc", "nsz"})
+@njit(cache=True, nogil=True, fastmath={"reassoc", "nsz"}, forceinline=True)
 def _weighted_sums(n, norm, photons, variance, signal, shape, offset_x, offset_y):
     """Sums of w P D, w P^2, w P, w P x and w P y, w = 1 / (variance + photons P)."""
     top_sum, information, sum_1, sum_x, sum_y = 0.0, 0.0, 0.0, 0.0, 0.0

@@ -37,7 +37,7 @@ def _copy(source, target):
             target[a, b] = source[a, b]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _fit_crystal(packed, n, state, shape, curve, slope, numbers, precision, fitted, steps, posterior):
     """Levenberg-Marquardt steps of one crystal; changes `state`, fills the posterior variances."""
     matrix = np.empty((N_PARAMETERS, N_PARAMETERS))

@@ -41,7 +41,8 @@ CHUNK = 64
     _LENGTH, _SINE, _COSINE, _EXCITATION, _INTENSITY, _SIGMA, _UNIT, _WEIGHT, _LEVEL, _Q2, _BASE, _PLACE, _PEAK, _HEIGHT, _UNCERTAIN,
     _ABOVE, _BELOW, _SQUARE, _COUNTED,
 ) = range(19)  # fmt: skip
-#: Sums may be added in any order; NaN and infinity stay what they are.
+#: Sums may be added in any order; NaN and infinity stay what they are. Kernels with it that others call are part of these (`forceinline`):
+#: the order would otherwise depend on what was compiled before (tests/unit/test_kernels.py).
 ANY_ORDER = {"reassoc", "contract", "nsz", "arcp"}
 
 #: Residuals beyond so many standard deviations lose weight (Cauchy); beyond the second number the observation is rejected.

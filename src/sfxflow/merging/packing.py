@@ -57,7 +57,7 @@ _N_TAKEN = NARROWNESS + 1
 _NARROW, _PRODUCT, _X, _CURVE, _SLOPE, _RESIDUAL, _STRETCHED, _DERIVATIVES = range(_N_TAKEN, _N_TAKEN + 8)
 
 
-@njit(cache=True, nogil=True, fastmath=ANY_ORDER, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=ANY_ORDER, error_model="numpy", forceinline=True)
 def pack(
     first, last, reflection, excitation, intensity, sigma, polarisation, azimuth, weight,
     state, shape, counts, q, current, total, prior, curve, spread, numbers, packed,
@@ -205,7 +205,7 @@ def gradient(packed, i, state, shape, curve, slope, numbers, narrowing, scale, d
     return base, height
 
 
-@njit(cache=True, nogil=True, fastmath=ANY_ORDER, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=ANY_ORDER, error_model="numpy", forceinline=True)
 def normal_equations(packed, n, state, shape, curve, slope, numbers, precision, fitted, matrix, vector):
     """Cost of one crystal's parameters; fills the normal equations of a Gauss-Newton step."""
     nodes, rows = curve.shape[1], curve.shape[0]

@@ -91,7 +91,7 @@ def _sampled_values(data, sample, lowest, highest, good, as_they_are, values):
 
 
 # Only the order of the additions is left to the compiler.
-@njit(cache=True, fastmath={"reassoc", "nsz"})
+@njit(cache=True, fastmath={"reassoc", "nsz"}, forceinline=True)
 def _sums_between(values, low, high, origin):
     """Of those of the values that are between `low` and `high`: sum of the deviations from `origin` and of their squares, number, and the
     lowest and highest deviation."""
