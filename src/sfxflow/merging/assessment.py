@@ -138,8 +138,9 @@ def assess_block(
     for c in range(len(offsets) - 1):
         longest = max(longest, offsets[c + 1] - offsets[c])
     packed = np.empty((N_PACKED, longest))
-    matrix, covariance = np.empty((2, N_PARAMETERS, N_PARAMETERS))
-    vector, derivative = np.empty((2, N_PARAMETERS))
+    # arrays of their own and no literal flag below: what is called is then compiled for one kind of arguments
+    matrix, covariance = np.empty((N_PARAMETERS, N_PARAMETERS)), np.empty((N_PARAMETERS, N_PARAMETERS))
+    vector, derivative = np.empty(N_PARAMETERS), np.empty(N_PARAMETERS)
     left = merged.copy()
     parts = np.empty((longest, 4))
     numbers_of = np.empty(longest, np.int64)
@@ -156,7 +157,7 @@ def assess_block(
         n = offsets[c + 1] - offsets[c]
         pack(
             offsets[c], offsets[c + 1], reflection, excitation, intensity, sigma, polarisation, azimuth, weight,
-            own_state, own_shape, True, q, current, total[part_of], prior, curve, spread, numbers, packed,
+            own_state, own_shape, active[c] == 1, q, current, total[part_of], prior, curve, spread, numbers, packed,
         )  # fmt: skip
         normal_equations(packed, n, own_state, own_shape, curve, slope, numbers, precision, fitted, matrix, vector)
         covariance[:] = 0.0
