@@ -7,7 +7,17 @@ Needs    every other rule file, included before
 Provides resources of their rules; docs/clusters.md tells how they were measured
 """
 
+import gc
 import inspect
+
+from snakemake.common import overwrite_function_params
+from snakemake.resources import Resource
+
+
+def with_parameters_at_hand(function):
+    """The same function: Snakemake asks for the parameters several times a job, and finding them out takes a fifth of a large plan."""
+    overwrite_function_params(function, inspect.signature(function).parameters)
+    return function
 
 
 def doubled_each_attempt(first):
@@ -16,9 +26,7 @@ def doubled_each_attempt(first):
     def amount(wildcards, attempt):
         return first * 2 ** (attempt - 1)
 
-    # Snakemake asks for the parameters with every job: a millisecond each where they are not written down.
-    amount.__signature__ = AMOUNT_OF_ATTEMPT
-    return amount
+    return with_parameters_at_hand(amount)
 
 
 def as_asked(resource):
@@ -28,19 +36,9 @@ def as_asked(resource):
         asked = {"input": input, "attempt": attempt, "threads": threads, "rulename": rulename, "async_run": async_run}
         return resource.evaluate(wildcards, **asked).value
 
-    amount.__signature__ = inspect.signature(amount)
-    return amount
+    return with_parameters_at_hand(amount)
 
 
-def write_down_signatures():
-    """The same for the functions that say what belongs to what: a fifth of the time that a plan of thousands of jobs takes."""
-    of_wildcards = inspect.signature(lambda wildcards: None)
-    for function in list(globals().values()):
-        if inspect.isfunction(function) and list(inspect.signature(function).parameters) == ["wildcards"]:
-            function.__signature__ = of_wildcards
-
-
-AMOUNT_OF_ATTEMPT = inspect.signature(lambda wildcards, attempt: None)
 NAMES_OF_HTCONDOR = {"mem_mb": "htcondor_request_mem_mb", "disk_mb": "htcondor_request_disk_mb"}
 
 for stage in workflow.rules:
@@ -53,4 +51,10 @@ for stage in workflow.rules:
         if name in asked and not asked[name].is_evaluable():
             asked[name] = doubled_each_attempt(asked[name].value)
 
-write_down_signatures()
+with_parameters_at_hand(Resource.evaluate)
+for function in list(globals().values()):
+    if inspect.isfunction(function) and list(inspect.signature(function).parameters) == ["wildcards"]:
+        with_parameters_at_hand(function)
+
+# Jobs stay until the end: looking for rubbish among tens of thousands of them each time 700 objects more exist takes a twentieth of a plan.
+gc.set_threshold(50_000)

@@ -10,10 +10,7 @@ Provides results/builtin/runs/{run}/{chunk}.peaks.h5
 rule builtin_peaks:
     """Find the peaks of a chunk's frames and tell hits from blanks."""
     input:
-        frames=frames_of_chunk,
-        geometry=geometry_of_run,
-        mask=mask_of_run,
-        geometry_masks=masks_of_geometry,
+        unpack(files_of_chunk),
     output:
         "results/builtin/runs/{run}/{chunk}.peaks.h5",
     log:
@@ -29,10 +26,7 @@ rule builtin_peaks:
         mem_mb=4000,
         runtime=CHUNK_MINUTES,
     params:
-        frames=pattern_of_run,
-        first=first_of_chunk,
-        n_in_chunk=n_frames_of_chunk,
-        n_frames=n_frames_of_run,
+        chunk=place_of_chunk,
         settings=settings("peaks"),
         version=SFXFLOW,
     message:
@@ -40,12 +34,12 @@ rule builtin_peaks:
     shell:
         """
         sfxflow peaks \
-            --frames {params.frames:q} \
+            --frames {params.chunk[frames]:q} \
             --geometry {input.geometry:q} \
             --mask {input.mask:q} \
-            --first {params.first} \
-            --count {params.n_in_chunk} \
-            --n-frames {params.n_frames} \
+            --first {params.chunk[first]} \
+            --count {params.chunk[count]} \
+            --n-frames {params.chunk[n_frames]} \
             --settings {params.settings:q} \
             --threads {threads} \
             --output {output:q} >{log:q} 2>&1
@@ -94,11 +88,8 @@ rule builtin_indexing:
 rule builtin_integration:
     """Predict the reflections of each lattice and sum their intensities."""
     input:
+        unpack(files_of_chunk),
         indexed="results/builtin/runs/{run}/{chunk}.indexed.h5",
-        frames=frames_of_chunk,
-        geometry=geometry_of_run,
-        mask=mask_of_run,
-        geometry_masks=masks_of_geometry,
     output:
         "results/builtin/runs/{run}/{chunk}.integrated.h5",
     log:
@@ -114,10 +105,7 @@ rule builtin_integration:
         mem_mb=4000,
         runtime=CHUNK_MINUTES,
     params:
-        frames=pattern_of_run,
-        first=first_of_chunk,
-        n_in_chunk=n_frames_of_chunk,
-        n_frames=n_frames_of_run,
+        chunk=place_of_chunk,
         settings=settings("integration"),
         version=SFXFLOW,
     message:
@@ -126,12 +114,12 @@ rule builtin_integration:
         """
         sfxflow integration \
             --indexed {input.indexed:q} \
-            --frames {params.frames:q} \
+            --frames {params.chunk[frames]:q} \
             --geometry {input.geometry:q} \
             --mask {input.mask:q} \
-            --first {params.first} \
-            --count {params.n_in_chunk} \
-            --n-frames {params.n_frames} \
+            --first {params.chunk[first]} \
+            --count {params.chunk[count]} \
+            --n-frames {params.chunk[n_frames]} \
             --settings {params.settings:q} \
             --threads {threads} \
             --output {output:q} >{log:q} 2>&1

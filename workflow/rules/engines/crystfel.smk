@@ -12,10 +12,7 @@ Provides results/crystfel/runs/{run}/{chunk}.peaks.h5
 rule crystfel_peaks:
     """Find the peaks of a chunk's frames with indexamajig, or take those of another engine."""
     input:
-        frames=frames_of_chunk,
-        geometry=geometry_of_run,
-        mask=mask_of_run,
-        geometry_masks=masks_of_geometry,
+        unpack(files_of_chunk),
         taken=peaks_for_crystfel,
     output:
         "results/crystfel/runs/{run}/{chunk}.peaks.h5",
@@ -31,10 +28,7 @@ rule crystfel_peaks:
         mem_mb=4000,
         runtime=60,
     params:
-        frames=pattern_of_run,
-        first=first_of_chunk,
-        n_in_chunk=n_frames_of_chunk,
-        n_frames=n_frames_of_run,
+        chunk=place_of_chunk,
         settings=some_settings({"peaks": None, "crystfel": ["peak_search", "peaks_extra"]}),
         crystfel=CRYSTFEL,
         version=SFXFLOW,
@@ -43,12 +37,12 @@ rule crystfel_peaks:
     shell:
         """
         sfxflow crystfel_peaks \
-            --frames {params.frames:q} \
+            --frames {params.chunk[frames]:q} \
             --geometry {input.geometry:q} \
             --mask {input.mask:q} \
-            --first {params.first} \
-            --count {params.n_in_chunk} \
-            --n-frames {params.n_frames} \
+            --first {params.chunk[first]} \
+            --count {params.chunk[count]} \
+            --n-frames {params.chunk[n_frames]} \
             --taken {input.taken:q} \
             --settings {params.settings:q} \
             --threads {threads} \
@@ -61,11 +55,8 @@ rule crystfel_peaks:
 rule crystfel_indexing:
     """Index the hits of a chunk with indexamajig and integrate their reflections."""
     input:
+        unpack(files_of_chunk),
         peaks="results/crystfel/runs/{run}/{chunk}.peaks.h5",
-        frames=frames_of_chunk,
-        geometry=geometry_of_run,
-        mask=mask_of_run,
-        geometry_masks=masks_of_geometry,
         cell=cell_of_crystfel_run,
     output:
         integrated="results/crystfel/runs/{run}/{chunk}.integrated.h5",
@@ -82,10 +73,7 @@ rule crystfel_indexing:
         mem_mb=8000,
         runtime=240,
     params:
-        frames=pattern_of_run,
-        first=first_of_chunk,
-        n_in_chunk=n_frames_of_chunk,
-        n_frames=n_frames_of_run,
+        chunk=place_of_chunk,
         space_group=space_group_of_run,
         settings=some_settings(
             {
@@ -110,12 +98,12 @@ rule crystfel_indexing:
         """
         sfxflow crystfel_indexing \
             --peaks {input.peaks:q} \
-            --frames {params.frames:q} \
+            --frames {params.chunk[frames]:q} \
             --geometry {input.geometry:q} \
             --mask {input.mask:q} \
-            --first {params.first} \
-            --count {params.n_in_chunk} \
-            --n-frames {params.n_frames} \
+            --first {params.chunk[first]} \
+            --count {params.chunk[count]} \
+            --n-frames {params.chunk[n_frames]} \
             --cell {input.cell:q} \
             --space-group {params.space_group:q} \
             --settings {params.settings:q} \

@@ -10,10 +10,7 @@ Provides results/dials/runs/{run}/{chunk}.peaks.h5
 rule dials_peaks:
     """Find the peaks of a chunk's frames with dials.find_spots."""
     input:
-        frames=frames_of_chunk,
-        geometry=geometry_of_run,
-        mask=mask_of_run,
-        geometry_masks=masks_of_geometry,
+        unpack(files_of_chunk),
     output:
         "results/dials/runs/{run}/{chunk}.peaks.h5",
     log:
@@ -30,10 +27,7 @@ rule dials_peaks:
         mem_mb=8000,
         runtime=240,
     params:
-        frames=pattern_of_run,
-        first=first_of_chunk,
-        n_in_chunk=n_frames_of_chunk,
-        n_frames=n_frames_of_run,
+        chunk=place_of_chunk,
         settings=some_settings({"peaks": None, "dials": DIALS_PEAKS}),
         dials=DIALS,
         version=SFXFLOW,
@@ -42,12 +36,12 @@ rule dials_peaks:
     shell:
         """
         sfxflow dials_peaks \
-            --frames {params.frames:q} \
+            --frames {params.chunk[frames]:q} \
             --geometry {input.geometry:q} \
             --mask {input.mask:q} \
-            --first {params.first} \
-            --count {params.n_in_chunk} \
-            --n-frames {params.n_frames} \
+            --first {params.chunk[first]} \
+            --count {params.chunk[count]} \
+            --n-frames {params.chunk[n_frames]} \
             --settings {params.settings:q} \
             --threads {threads} \
             --time-limit {resources.runtime} \
@@ -59,11 +53,8 @@ rule dials_peaks:
 rule dials_indexing:
     """Index the hits of a chunk with DIALS and integrate their reflections."""
     input:
+        unpack(files_of_chunk),
         peaks="results/dials/runs/{run}/{chunk}.peaks.h5",
-        frames=frames_of_chunk,
-        geometry=geometry_of_run,
-        mask=mask_of_run,
-        geometry_masks=masks_of_geometry,
         cell=cell_of_dials_run,
     output:
         "results/dials/runs/{run}/{chunk}.integrated.h5",
@@ -81,10 +72,7 @@ rule dials_indexing:
         mem_mb=8000,
         runtime=720,
     params:
-        frames=pattern_of_run,
-        first=first_of_chunk,
-        n_in_chunk=n_frames_of_chunk,
-        n_frames=n_frames_of_run,
+        chunk=place_of_chunk,
         space_group=space_group_of_run,
         settings=some_settings(
             {
@@ -107,12 +95,12 @@ rule dials_indexing:
         """
         sfxflow dials_indexing \
             --peaks {input.peaks:q} \
-            --frames {params.frames:q} \
+            --frames {params.chunk[frames]:q} \
             --geometry {input.geometry:q} \
             --mask {input.mask:q} \
-            --first {params.first} \
-            --count {params.n_in_chunk} \
-            --n-frames {params.n_frames} \
+            --first {params.chunk[first]} \
+            --count {params.chunk[count]} \
+            --n-frames {params.chunk[n_frames]} \
             --cell {input.cell:q} \
             --space-group {params.space_group:q} \
             --settings {params.settings:q} \
