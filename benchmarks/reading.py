@@ -5,7 +5,8 @@
 The lysozyme preset of the simulator with larger panels (uint16, about 0.4 photon of background a pixel, 20 % blanks). CPU time of one
 process that runs the stages one after the other as the workflow does; the compiled code and the frames are in memory. What a frame takes is
 the difference between chunks of 240 and of 60 frames (60 different ones, once and four times), so that what a job does once, whatever
-the number of its frames, stands in a row of its own. Two stages read the frames: peaks all of them, integration the indexed ones. The
+the number of its frames, stands in a row of its own. Two stages read the frames: peaks all of them, integration the indexed ones; to tell the
+system which frame comes next belongs to it. The
 decoders are compared on the same frames.
 """
 

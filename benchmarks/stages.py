@@ -13,6 +13,7 @@ from sfxflow.io.table import ChunkWriter
 #: Functions whose time is told apart: where they are looked up, their name, and the part of the work that they are.
 PARTS = (
     (Frames, "read", "read"),
+    (Frames, "announce", "read"),
     (peaks, "find_peaks", "peaks"),
     (indexing, "frame_peaks", "index and refine"),
     (indexing, "index_candidates", "index and refine"),

@@ -1,5 +1,6 @@
 """Unit cells: parameters, matrices, volume, resolution."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,10 +72,14 @@ def reciprocal_matrix(parameters):
 
 def parameters_of(reciprocal):
     """Cell parameters (angstrom, degree) of a matrix whose columns are a*, b*, c* (1/angstrom)."""
-    real = np.linalg.inv(reciprocal)
-    lengths = np.linalg.norm(real, axis=1)
-    cosines = [real[i] @ real[j] / (lengths[i] * lengths[j]) for i, j in ((1, 2), (0, 2), (0, 1))]
-    return np.concatenate([lengths, np.degrees(np.arccos(np.clip(cosines, -1.0, 1.0)))])
+    # Plain numbers: for nine of them an array takes ten times as long, and every lattice is asked several times.
+    axes = np.linalg.inv(reciprocal).tolist()
+    lengths = [math.sqrt(x * x + y * y + z * z) for x, y, z in axes]
+    angles = []
+    for i, j in ((1, 2), (0, 2), (0, 1)):
+        cosine = sum(x * y for x, y in zip(axes[i], axes[j], strict=True)) / (lengths[i] * lengths[j])
+        angles.append(math.degrees(math.acos(min(max(cosine, -1.0), 1.0))))
+    return np.array(lengths + angles)
 
 
 def inverse_resolution(hkl, parameters):

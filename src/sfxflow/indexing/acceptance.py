@@ -257,7 +257,8 @@ def unrestrained_cell(refined, peaks, wavelength, pixel_size):
     scale = 1.0 / (wavelength * peaks.distance)
     q = peaks.q - scale * np.array([refined.offsets[0], refined.offsets[1], 0.0])
     across = (refined.position_sigma * pixel_size * scale) ** 2
-    along = max(across, np.average(refined.excitation_error**2, weights=refined.inlier + 1e-9))
+    weight = refined.inlier + 1e-9
+    along = max(across, weight @ refined.excitation_error**2 / weight.sum())
     left, right = _unrestrained_equations(q, refined.hkl, refined.inlier, across / along, 1.0 / wavelength)
     ridge = 1e-3 * np.trace(left) / 9.0
     left += ridge * np.eye(9)
