@@ -8,9 +8,9 @@ import re
 
 import pytest
 import tools
-from htcondor_pool import Pool
+from htcondor_pool import APART, Pool
 from slurm_cluster import Slurm
-from work_folder import WorkFolder
+from work_folder import ROOT, WorkFolder
 
 
 def _or_skip(get):
@@ -35,6 +35,29 @@ def pool(tmp_path_factory):
     except tools.Missing:
         container_program = None
     pool = Pool(tmp_path_factory.mktemp("htcondor"), prefix, container_program)
+    try:
+        pool.start()
+        yield pool
+    finally:
+        pool.stop()
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory):
+    """A folder that the machine of `pool_apart` does not see."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def pool_apart(home, tmp_path_factory):
+    """A pool whose machine sees neither `home` nor the checkout."""
+    prefix = _or_skip(tools.htcondor)
+    try:
+        path = f"{tools.apptainer().parent}:/usr/local/bin:/usr/bin:/bin"
+    except tools.Missing:
+        path = "/usr/local/bin:/usr/bin:/bin"
+    more = f'{APART}STARTER_JOB_ENVIRONMENT = "PATH={path}"\n'
+    pool = Pool(tmp_path_factory.mktemp("htcondor_apart"), prefix, hidden=[home, ROOT], more=more)
     try:
         pool.start()
         yield pool

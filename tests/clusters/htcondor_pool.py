@@ -12,6 +12,9 @@ from processes import arguments_of, end_guard, processes_of, send, start_guard
 
 HERE = Path(__file__).parent
 
+#: Lines for the configuration: the machine says that its files are not those of the submitting one.
+APART = "STARTD.FILESYSTEM_DOMAIN = elsewhere\nSTARTER.FILESYSTEM_DOMAIN = elsewhere\n"
+
 
 def free_port():
     """A port of loopback that nobody listens on."""

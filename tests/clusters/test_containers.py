@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from work_folder import ROOT, WorkFolder, on_pool, on_slurm
+from work_folder import FRAMES, MTZ, ROOT, WorkFolder, on_pool, on_slurm, small_experiment
 
 #: Bytes that the image may have.
 LARGEST = 400e6
@@ -129,6 +129,28 @@ def test_on_htcondor(image, environment, pool, prepared, local_run, tmp_path):
     assert len(jobs) == 8
     assert {job["ExitCode"] for job in jobs} == {0}
     assert started_in(work, image) >= 21
+
+
+def test_on_htcondor_without_shared_files(image, environment, pool_apart, home):
+    """The image is sent with each job; docs/containers.md tells how else it gets there."""
+    local = small_experiment(home / "of_image", n_frames=40, n_chunks=2)
+    own = on_pool(pool_apart, *options(in_name_space=True), profile="htcondor-transfer")
+    own["environment"] = own["environment"] | {
+        "PATH": os.pathsep.join([environment["PATH"].split(os.pathsep)[0], own["environment"]["PATH"]])
+    }
+    work = local.copy_to(home / "in_image", **own)
+    local.options = ("--profile", "local")
+    local.snakemake(MTZ, FRAMES)
+    assert work.finish(work.start(MTZ, FRAMES)) != 0
+    assert f"ln -s {image.parent} containers" in work.printed()
+    (work.folder / "containers").symlink_to(image.parent)
+    work.snakemake(MTZ, FRAMES)
+    assert_same_results(work, local)
+    jobs = [job for job in pool_apart.history() if job["Iwd"] == str(work.folder)]
+    assert {job["ExitCode"] for job in jobs} == {0}
+    assert len(jobs) == 2 + 3
+    assert {f"containers/{image.name}" in job["TransferInput"].split(",") for job in jobs} == {True}
+    assert started_in(work, f"containers/{image.name}") >= 9
 
 
 def test_on_slurm(image, environment, slurm, prepared, local_run, tmp_path):

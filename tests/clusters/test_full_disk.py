@@ -9,14 +9,11 @@ import time
 import faults
 import pytest
 import tools
-from htcondor_pool import Pool
+from htcondor_pool import APART, Pool
 from work_folder import FRAMES, MTZ, ROOT, assert_same_results, on_pool, replace_in, small_experiment
 
 TARGETS = (MTZ, FRAMES)
 MB = 1 << 20
-
-#: The machine says that its files are not those of the submitting one.
-APART = "STARTD.FILESYSTEM_DOMAIN = elsewhere\nSTARTER.FILESYSTEM_DOMAIN = elsewhere\n"
 
 
 def leave_free(folder, n_bytes):
@@ -41,12 +38,6 @@ def wait_until(said, work, process, patience=120):
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """The folder that the pool's machine does not see."""
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
 def small_machine(home, tmp_path_factory):
     """A pool whose machine sees neither `home` nor the checkout, keeps its jobs on a disk of 1500 MB."""
     try:
@@ -65,7 +56,7 @@ def small_machine(home, tmp_path_factory):
 @pytest.fixture(scope="module")
 def local(home):
     """A small experiment with its frames below the working directory, processed here."""
-    work = small_experiment(home / "local", n_frames=40, n_chunks=2)
+    work = small_experiment(home / "small", n_frames=40, n_chunks=2)
     work.options = ("--profile", "local")
     work.snakemake(*TARGETS)
     return work
@@ -86,7 +77,7 @@ def test_disk_of_the_machine(small_machine, local, home):
     At first the disk holds nothing more, then what is sent but not what is unpacked there. The pool holds the job with the reason, and
     releases it: one and the same job ends well when there is room.
     """
-    work = without_second_chunk(local, home / "work", **on_pool(small_machine, profile="htcondor-transfer"))
+    work = without_second_chunk(local, home / "full_disk", **on_pool(small_machine, profile="htcondor-transfer"))
     profile = work.folder / "profiles/htcondor-transfer/profile.yaml"
     replace_in(profile, "EnteredCurrentStatus > 120", "EnteredCurrentStatus > 3")
     replace_in(profile, "disk_mb: 8000", "disk_mb: 1000")

@@ -4,35 +4,9 @@ over both. What the jobs need travels, results, logs and benchmark files come ba
 """
 
 import pytest
-import tools
-from htcondor_pool import Pool
-from work_folder import FRAMES, MTZ, ROOT, assert_same_results, on_pool, small_experiment
-
-#: The machine says that its files are not those of the submitting one.
-APART = "STARTD.FILESYSTEM_DOMAIN = elsewhere\nSTARTER.FILESYSTEM_DOMAIN = elsewhere\n"
+from work_folder import FRAMES, MTZ, assert_same_results, on_pool, replace_in, small_experiment
 
 TARGETS = (MTZ, FRAMES)
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """The folder that the pool's machine does not see."""
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
-def pool_apart(home, tmp_path_factory):
-    """A pool whose machine sees neither `home` nor the checkout."""
-    try:
-        prefix = tools.htcondor()
-    except tools.Missing as reason:
-        pytest.skip(str(reason))
-    pool = Pool(tmp_path_factory.mktemp("htcondor_apart"), prefix, hidden=[home, ROOT], more=APART)
-    try:
-        pool.start()
-        yield pool
-    finally:
-        pool.stop()
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +54,24 @@ def test_logs_and_benchmarks_come_back(transferred):
 def test_nothing_is_left_to_do(transferred):
     work, _ = transferred
     assert "Nothing to be done" in work.snakemake("-n", *TARGETS)
+
+
+def test_frames_are_read_in_place(pool_apart, prepared_here, local, home, tmp_path_factory):
+    """Frames, geometry and cell in a folder that all machines see under the same path; nothing of them is sent."""
+    work = prepared_here.copy_to(home / "in_place", **on_pool(pool_apart, profile="htcondor-transfer"))
+    store = tmp_path_factory.mktemp("store")
+    (work.folder / "raw").rename(store / "raw")
+    replace_in(work.folder / "config/runs.tsv", "\traw/", f"\t{store}/raw/")
+    replace_in(work.folder / "config/config.yaml", "cell: raw/", f"cell: {store}/raw/")
+    assert work.finish(work.start(*TARGETS)) != 0
+    assert f"htcondor-shared-fs-prefixes: {store}/raw" in work.printed()
+    profile = work.folder / "profiles/htcondor-transfer/profile.yaml"
+    replace_in(profile, 'shared-fs-prefixes: "../,"', f'shared-fs-prefixes: "../,{store}"')
+    work.snakemake(*TARGETS)
+    assert_same_results(work, local)
+    jobs = [job for job in pool_apart.history() if job["Iwd"] == str(work.folder)]
+    assert len(jobs) == 3 + 3
+    assert not [job for job in jobs if str(store) in job["TransferInput"] or "frames_0" in job["TransferInput"]]
 
 
 def test_failing_job_tells_why(pool_apart, prepared_here, home):

@@ -1,7 +1,8 @@
 """
 With --sdm apptainer: the image that each engine's jobs run in, what they see of this machine, and what is wrong with either.
 
-Needs    containers/{builtin,crystfel,dials}-VERSION.sif (make containers) in the working directory or in the repository
+Needs    {builtin,crystfel,dials}-VERSION.sif (make containers) in containers/ of the working directory or of the repository, or in
+         the folder $SFXFLOW_IMAGES, which every machine sees
 Provides CONTAINER, CRYSTFEL_CONTAINER, DIALS_CONTAINER
 """
 
@@ -17,8 +18,10 @@ IMAGES_OF_REPOSITORY = os.path.normpath(os.path.join(str(workflow.current_basedi
 
 
 def image_of(engine):
-    """Path of an engine's image: in the working directory, or in the repository where it is only there."""
+    """Path of an engine's image: in the folder that $SFXFLOW_IMAGES names, else in the working directory, or in the repository where it is only there."""
     name = f"{engine}-{IMAGES_VERSION}.sif"
+    if os.environ.get("SFXFLOW_IMAGES"):
+        return os.path.join(os.environ["SFXFLOW_IMAGES"], name)
     own, of_repository = os.path.join("containers", name), os.path.join(IMAGES_OF_REPOSITORY, name)
     return of_repository if os.path.exists(of_repository) and not os.path.exists(own) else own
 
@@ -64,7 +67,7 @@ def require_images(program):
                 f"{image}: Snakemake takes no image from a folder with a space in its name; link it: ln -s '{IMAGES_OF_REPOSITORY}' containers"
             )
         if not os.path.exists(image):
-            kept = [os.path.dirname(image), IMAGES_OF_REPOSITORY]
+            kept = dict.fromkeys([os.path.dirname(image), IMAGES_OF_REPOSITORY])
             engine = os.path.basename(image).split("-")[0]
             others = sorted({path for folder in kept for path in glob.glob(f"{glob.escape(folder)}/{engine}-*.sif")})
             hint = f"; there is {', '.join(others)}, of another version" if others else ""

@@ -2,10 +2,10 @@
 What travels with the jobs of HTCondor where the machines of the pool do not see the working directory (profiles/htcondor-transfer).
 
 The plug-in sends input files and config there, and brings results back. Added here: packages and workflow, packed by `sfxflow pack`
-when the workflow starts, the table of the runs, and on the way back logs and benchmark files.
+when the workflow starts, the table of the runs, with --sdm apptainer the rule's image, and on the way back logs and benchmark files.
 
 Needs    every other rule file, included before
-Provides resources of their rules, all equal: a group of jobs can have only one value of each
+Provides resources of their rules, equal for the stages of a chunk: a group of jobs can have only one value of each
 """
 
 import sys
@@ -45,6 +45,21 @@ def require_files_to_send():
         )
 
 
+def image_sent(rule):
+    """The image that goes along with a rule's jobs; none where they read it in a folder that every machine sees."""
+    used = DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
+    return [rule.container_img] if used and rule.container_img and not os.environ.get("SFXFLOW_IMAGES") else []
+
+
+def require_images_to_send():
+    """Images must lie where they can be sent from."""
+    for image in sorted({image for rule in workflow.rules for image in image_sent(rule) if outside(image)}):
+        sys.exit(
+            f"{image} lies outside of the working directory, from where it can't be sent: ln -s {os.path.dirname(image)} containers. Or name "
+            "a folder that every machine of the pool sees (CVMFS, say): export SFXFLOW_IMAGES=FOLDER"
+        )
+
+
 def put_times_right():
     """
     Results of one job come back in the order of their names, with the times of their arrival: what was made later may look older than what
@@ -81,7 +96,7 @@ if workflow.is_main_process:
 
 if SENT:
     for stage in workflow.rules:
-        stage.resources["htcondor_transfer_input_files"] = ",".join([PACKED, config["runs"]])
+        stage.resources["htcondor_transfer_input_files"] = ",".join([PACKED, config["runs"], *image_sent(stage)])
         stage.resources["htcondor_transfer_output_files"] = "logs,benchmarks"
         stage.resources["job_wrapper"] = JOB
 
@@ -89,6 +104,7 @@ if SENT:
 onstart:
     if SENT:
         require_files_to_send()
+        require_images_to_send()
         shell("sfxflow pack --output {PACKED:q}")
 
 
