@@ -11,6 +11,13 @@ _CONTEXT.set_forkserver_preload(
         "snakemake.cli",
         "snakemake.dag",
         "snakemake.workflow",
+        "snakemake.report",
+        "dpath",
+        "jsonschema",
+        "referencing.jsonschema",
+        "requests",
+        "smart_open",
+        "yte",
         "snakemake_executor_plugin_htcondor",
         "snakemake_executor_plugin_slurm",
     ]

@@ -5,10 +5,9 @@ with `--check` it only says whether they are in step.
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
-
-import yaml
 
 from sfxflow.io.files import written_whole
 from sfxflow.licences import LICENCES
@@ -173,9 +172,9 @@ def config_schema():
 
 
 def schema_text():
-    """The schema file's text."""
-    head = "# Made from src/sfxflow/settings.py by `python -m sfxflow.io.config_schema`; not to be edited.\n"
-    return head + yaml.safe_dump(config_schema(), sort_keys=False, allow_unicode=True, width=120)
+    """The schema file's text: JSON, which is YAML as well, and which each start of Snakemake reads ten times as fast."""
+    head = {"$comment": "Made from src/sfxflow/settings.py by `python -m sfxflow.io.config_schema`; not to be edited."}
+    return json.dumps(head | config_schema(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _row(name, entry):

@@ -21,7 +21,7 @@ def test_out_of_step_is_said(tmp_path, capsys):
         shutil.copy(ROOT / name, tmp_path / name)
     assert main(["--check", "--root", str(tmp_path)]) == 0
     path = tmp_path / "workflow/schemas/config.schema.yaml"
-    path.write_text(path.read_text().replace("default: 8", "default: 9"))
+    path.write_text(path.read_text().replace('"default": 8', '"default": 9'))
     assert main(["--check", "--root", str(tmp_path)]) == 1
     assert "config.schema.yaml: out of step" in capsys.readouterr().err
     assert main(["--root", str(tmp_path)]) == 0
