@@ -65,6 +65,15 @@ def _is_free(is_whole, bounds, first_row, last_row, first_column, last_column):
 
 
 @njit(cache=True, nogil=True)
+def _chord(centre, square):
+    """First column, and the one after the last, whose distance from `centre` squared is not above `square`; none where that is negative."""
+    if square < 0.0:
+        return 0, 0
+    half = np.sqrt(square)
+    return int(np.ceil(centre - half)), int(np.floor(centre + half)) + 1
+
+
+@njit(cache=True, nogil=True)
 def take_pixels(pixels, good, is_whole, bounds, lowest, top, fs, ss, i, neighbours, radii, ring, ring_x, ring_y, peak):
     """Pixels of the peak and of the ring of reflection `i`.
 
@@ -118,10 +127,12 @@ def take_pixels(pixels, good, is_whole, bounds, lowest, top, fs, ss, i, neighbou
         )
     n_ring, n_peak, n_bad = 0, 0, 0
     for row in range(first_row, last_row + 1):
+        y = row + 0.5 - ss[i]
+        from_peak, to_peak = _chord(fs[i] - 0.5, inner2 - y * y)
         for column in range(first_column, last_column + 1):
-            x, y = column + 0.5 - fs[i], row + 0.5 - ss[i]
+            x = column + 0.5 - fs[i]
             distance2 = x * x + y * y
-            in_peak = distance2 <= inner2
+            in_peak = from_peak <= column < to_peak
             if not in_peak and (distance2 < middle2 or distance2 > outer2):
                 continue
             usable, value = False, np.nan
@@ -149,16 +160,14 @@ def _take_runs(
     for row in range(first_row, last_row + 1):
         y = row + 0.5 - ss
         y2 = y * y
-        half = np.sqrt(max(outer2 - y2, 0.0))
-        left, right = int(np.ceil(centre - half)), int(np.floor(centre + half)) + 1
+        left, right = _chord(centre, outer2 - y2)
         # Between the two runs of the ring is what is nearer than its inner radius, and the peak.
-        from_hole = to_hole = from_peak = to_peak = right
+        from_hole = to_hole = right
         if y2 < middle2:
             half = np.sqrt(middle2 - y2)
             from_hole, to_hole = int(np.floor(centre - half)) + 1, int(np.ceil(centre + half))
+        from_peak, to_peak = _chord(centre, inner2 - y2)
         if y2 <= inner2:
-            half = np.sqrt(inner2 - y2)
-            from_peak, to_peak = int(np.ceil(centre - half)), int(np.floor(centre + half)) + 1
             from_hole, to_hole = min(from_hole, from_peak), max(to_hole, to_peak) if y2 < middle2 else to_peak
         start = row * width
         for column in range(left, from_hole):
@@ -194,8 +203,8 @@ def peak_offsets(fs, ss, radius, x, y):
     n = 0
     for row in range(int(np.ceil(ss - 0.5 - radius)), int(np.floor(ss - 0.5 + radius)) + 1):
         at_y = row + 0.5 - ss
-        half = np.sqrt(max(radius**2 - at_y * at_y, 0.0))
-        for column in range(int(np.ceil(fs - 0.5 - half)), int(np.floor(fs - 0.5 + half)) + 1):
+        first, end = _chord(fs - 0.5, radius**2 - at_y * at_y)
+        for column in range(first, end):
             x[n], y[n] = column + 0.5 - fs, at_y
             n += 1
     return n
