@@ -15,11 +15,11 @@ demo: .venv/installed
 	@python workflow/scripts/show_results.py
 
 test: .venv/installed-dev
-	python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not long"
+	python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "not long"
 
 # Tests that take minutes each: other programs' engines on real frames, and whole workflows.
 test-long: .venv/installed-dev
-	python -m pytest -n auto --maxprocesses 4 --dist loadfile -m long
+	python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m long
 
 # Real HTCondor and Slurm of this one machine, started and ended by the tests: on Debian, Slurm only as root. Programs that are missing are
 # unpacked into $SFXFLOW_TOOLS (default ~/.cache/sfxflow-tests); Slurm is installed by apt.

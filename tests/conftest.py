@@ -24,8 +24,29 @@ _PATIENCE = 300
 _PROGRAMS = {"crystfel": "indexamajig"}
 
 
+#: Folders and files of tests in the order in which processes take the files: the long ones first, so that none is still at work when the
+#: others have ended. The first two take as long as their kernels take to compile, and these are not the same ones.
+_ORDER = [
+    "cli/test_end_to_end.py",
+    "unit/merging/test_merge.py",
+    "workflow/",
+    "real/",
+    "cli/test_lock.py",
+    "cli/test_crystfel_engine.py",
+    "unit/peaks/test_search.py",
+    "cli/",
+    "",
+]
+
+
+def _place(item):
+    name = item.path.relative_to(ROOT / "tests").as_posix()
+    return next(place for place, start in enumerate(_ORDER) if name.startswith(start))
+
+
 def pytest_collection_modifyitems(items):
-    """Skip tests of programs that are not installed, and say so."""
+    """Put long files first; skip tests of programs that are not installed, and say so."""
+    items.sort(key=_place)
     for item in items:
         for marker, program in _PROGRAMS.items():
             if item.get_closest_marker(marker) and shutil.which(program) is None:

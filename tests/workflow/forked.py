@@ -11,7 +11,7 @@ _CONTEXT.set_forkserver_preload(
         "snakemake.cli",
         "snakemake.dag",
         "snakemake.workflow",
-        "snakemake.report",
+        "snakemake.report.html_reporter",
         "dpath",
         "jsonschema",
         "referencing.jsonschema",
