@@ -141,10 +141,8 @@ def test_on_htcondor_without_shared_files(image, environment, pool_apart, home):
     work = local.copy_to(home / "in_image", **own)
     local.options = ("--profile", "local")
     local.snakemake(MTZ, FRAMES)
-    assert work.finish(work.start(MTZ, FRAMES)) != 0
-    assert f"ln -s {image.parent} containers" in work.printed()
     (work.folder / "containers").symlink_to(image.parent)
-    work.snakemake(MTZ, FRAMES)
+    work.snakemake("--", MTZ, FRAMES)
     assert_same_results(work, local)
     jobs = [job for job in pool_apart.history() if job["Iwd"] == str(work.folder)]
     assert {job["ExitCode"] for job in jobs} == {0}

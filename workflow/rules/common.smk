@@ -195,6 +195,11 @@ def is_there(path):
     return os.path.exists(path) or path in EXAMPLE
 
 
+def is_remote(path):
+    """Whether frames are at a server: the jobs that read them fetch them (src/sfxflow/io/remote_files.py)."""
+    return path.lower().startswith(REMOTE)
+
+
 def files_of_list(path):
     """The file of each frame of a list (.lst) whose lines all name an event; none where only the files themselves can say."""
     with open(path, encoding="utf-8", errors="replace") as handle:
@@ -203,10 +208,12 @@ def files_of_list(path):
 
 
 def frame_files(run):
-    """Files that hold a run's frames, sorted by name; none if nothing matches."""
+    """Files of this machine that hold a run's frames, sorted by name; none if nothing matches."""
     pattern = RUNS[run]["frames"]
     if run in LISTED:
-        return [pattern, *dict.fromkeys(LISTED[run])]
+        return [pattern, *(path for path in dict.fromkeys(LISTED[run]) if not is_remote(path))]
+    if is_remote(pattern):
+        return []
     return [pattern] if is_there(pattern) else sorted(glob.glob(pattern))
 
 
@@ -219,7 +226,12 @@ def require_files():
                 f"{config['runs']}, run {run}: geometry: {row['geometry']} is a result: it would be made from the run that needs it; "
                 "copy it beside the other geometry and name the copy"
             )
-        if not FRAME_FILES[run]:
+        if "*" in row["frames"] and is_remote(row["frames"]):
+            raise WorkflowError(
+                f"{config['runs']}, run {run}: frames: {row['frames']}: which files a server has can't be looked up; name one file, or a list "
+                "(.lst) with a line 'ADDRESS //EVENT' for each frame"
+            )
+        if not FRAME_FILES[run] and not is_remote(row["frames"]):
             kind = "no file matches" if glob.has_magic(row["frames"]) else "no such file:"
             missing.append(f"{config['runs']}, run {run}: frames: {kind} {row['frames']}")
         missing += [
@@ -485,9 +497,15 @@ def frames_of_chunk(wildcards):
         first = first_of_chunk(wildcards)
         return [
             pattern_of_run(wildcards),
-            *dict.fromkeys(LISTED[wildcards.run][first : first + n_frames_of_chunk(wildcards)]),
+            *(
+                path
+                for path in dict.fromkeys(LISTED[wildcards.run][first : first + n_frames_of_chunk(wildcards)])
+                if not is_remote(path)
+            ),
         ]
     files = FRAME_FILES[wildcards.run]
+    if not files:
+        return []
     # A command that looks up the files of a pattern must find all of them, on another machine too.
     if not workflow.storage_settings.shared_fs_usage:
         return files
@@ -554,6 +572,9 @@ EXAMPLE = ["example/frames_00.h5", "example/detector.geom", "example/demo.cell",
 
 # A line of a geometry file that names a mask file: mask_file, mask0_file, panel/mask_file, ...
 MASK_FILE = r"\s*([^;=\s]+/)?mask\d*_file\s*="
+
+# How addresses of files at a server begin.
+REMOTE = ("http://", "https://", "s3://", "root://", "roots://")
 
 RUNS = read_runs(config["runs"])
 DATASETS = list(dict.fromkeys(row["dataset"] for row in RUNS.values()))

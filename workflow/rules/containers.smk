@@ -117,6 +117,13 @@ def folders_of_inputs():
     folders = {os.path.dirname(place(path)) for path in named for place in (os.path.abspath, os.path.realpath)}
     folders |= {os.path.realpath(path) for path in ("results", "logs", "benchmarks", "example") if os.path.islink(path)}
     folders.add(tempfile.gettempdir())
+    # Where jobs keep frames that they fetch; a folder of the machines that run jobs, which this one need not have.
+    if cache := os.environ.get("SFXFLOW_CACHE"):
+        try:
+            os.makedirs(cache, exist_ok=True)
+        except OSError:
+            pass
+        folders.add(os.path.realpath(cache))
     here = os.getcwd()
     return sorted(
         path for path in folders if os.path.isdir(path) and not os.path.join(path, "").startswith(here + os.sep)

@@ -8,11 +8,13 @@ Needs    every other rule file, included before
 Provides resources of their rules, equal for the stages of a chunk: a group of jobs can have only one value of each
 """
 
+import importlib.util
 import sys
 import time
 
 STARTED = time.time()
 PACKED = ".snakemake/packed/sfxflow.tar.gz"
+ALSO_PACKED = []
 JOB = os.path.join(os.path.dirname(str(workflow.current_basedir)), "scripts/htcondor_job.sh")
 SENT = not workflow.storage_settings.shared_fs_usage and workflow.is_main_process
 
@@ -35,7 +37,7 @@ def require_files_to_send():
         named |= {row["frames"], row["geometry"], row.get("mask") or ""}
     for dataset in DATASETS:
         named |= {config["datasets"][dataset][key] or "" for key in ("cell", "reference")}
-    lost = sorted(path for path in named if path and outside(path) and not seen_by_all(path))
+    lost = sorted(path for path in named if path and outside(path) and not seen_by_all(path) and not is_remote(path))
     if lost:
         # An exception here would come out as a traceback.
         sys.exit(
@@ -43,6 +45,15 @@ def require_files_to_send():
             "them below it and name them relative to it, or say in the profile that every machine of the pool sees them: "
             f"htcondor-shared-fs-prefixes: {os.path.dirname(os.path.abspath(lost[0]))}"
         )
+
+
+def packages_of_servers():
+    """Packages that read frames at a server, as far as they are installed here: a job says what is missing."""
+    named = [row["frames"] for row in RUNS.values()] + [path for files in LISTED.values() for path in files]
+    schemes = {path.partition("://")[0].lower() for path in named if is_remote(path)}
+    wanted = {"s3": ("boto3", "boto3"), "root": ("XRootD", "xrootd"), "roots": ("XRootD", "xrootd")}
+    modules = {wanted[scheme] for scheme in schemes if scheme in wanted}
+    return sorted(package for module, package in modules if importlib.util.find_spec(module))
 
 
 def image_sent(rule):
@@ -95,6 +106,7 @@ if workflow.is_main_process:
     put_times_right()
 
 if SENT:
+    ALSO_PACKED = packages_of_servers()
     for stage in workflow.rules:
         stage.resources["htcondor_transfer_input_files"] = ",".join([PACKED, config["runs"], *image_sent(stage)])
         stage.resources["htcondor_transfer_output_files"] = "logs,benchmarks"
@@ -105,7 +117,7 @@ onstart:
     if SENT:
         require_files_to_send()
         require_images_to_send()
-        shell("sfxflow pack --output {PACKED:q}")
+        shell("sfxflow pack --also {ALSO_PACKED:q} --output {PACKED:q}")
 
 
 onerror:

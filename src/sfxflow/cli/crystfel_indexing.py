@@ -59,7 +59,7 @@ def run(args):
     hits = [row for row, status in enumerate(account["status"]) if status == Status.hit]
     with (
         program_job.working_directory(args) as (directory, log),
-        open_frames(args.frames, detector, args.mask) as frames,
+        open_frames(args.frames, detector, args.mask, near=args.first) as frames,
     ):
         wanted = options.frame_range(args, frames.n_frames)
         if list(account["frame"]) != list(wanted):
@@ -90,7 +90,7 @@ def run(args):
             options.check_failures(len(failed), max(len(hits), 1), settings.max_bad_frames, list(failed.values()))
         except InputError as error:
             raise crystfel_job.with_log(error, outcome) from None
-        files = frames.files
+        files = frames.files_of(wanted)
         if args.kept_stream:
             _keep(outcome, args.kept_stream, account)
     warning = _misfit(account, cell)

@@ -54,7 +54,7 @@ def run(args):
     chosen = peak_options(settings, crystfel)
     with (
         program_job.working_directory(args) as (directory, log),
-        open_frames(args.frames, detector, args.mask) as frames,
+        open_frames(args.frames, detector, args.mask, near=args.first) as frames,
     ):
         wanted = options.frame_range(args, frames.n_frames)
         shown, failed = crystfel_job.shown_frames(frames, wanted.start, range(len(wanted)))
@@ -72,7 +72,7 @@ def run(args):
             _row(frames, wanted.start, row, peaks.get(row), beam.get(row), failed.get(row), settings)
             for row in range(len(wanted))
         ]
-        files = frames.files
+        files = frames.files_of(wanted)
         crystfel_job.tell_remarks(outcome)
         counts = Counter(Status(row["status"]) for row in rows)
         try:

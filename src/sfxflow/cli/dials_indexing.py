@@ -88,14 +88,14 @@ def run(args):
     program = require_dials(*(("dials.stills_process",) if by_process else ("dials.ssx_index", "dials.ssx_integrate")))
     with (
         working_directory(args) as (directory, log),
-        open_frames(args.frames, detector, args.mask) as frames,
+        open_frames(args.frames, detector, args.mask, near=args.first) as frames,
     ):
         wanted = options.frame_range(args, frames.n_frames)
         if list(account["frame"]) != list(wanted):
             raise InputError(
                 f"{args.peaks}: does not hold the frames {wanted.start} to {wanted.stop - 1}; find the peaks of this chunk again"
             )
-        inputs = [args.peaks, args.geometry, args.cell, *([args.mask] if args.mask else []), *frames.files]
+        inputs = [args.peaks, args.geometry, args.cell, *([args.mask] if args.mask else []), *frames.files_of(wanted)]
         hits = [i for i, status in enumerate(account["status"]) if status == Status.hit]
         gain, origin = photons_of(detector, frames, [wanted[i] for i in hits], dials.gain)
         tell_gain(gain, origin)
@@ -168,7 +168,7 @@ class _Job:
         def take_spots(number, data, good):
             spots[number] = spots_of_frame(peaks[number], data, good, self.detector)
 
-        with open_frames(self.args.frames, self.detector, self.args.mask) as frames:
+        with open_frames(self.args.frames, self.detector, self.args.mask, near=self.args.first) as frames:
             presented = present(directory, frames, numbers, take_spots)
         found = dict(presented.failed)
         if not presented.numbers:
@@ -192,7 +192,7 @@ class _Job:
 
     def process(self, directory, numbers):
         """Lattices of a part's frames by dials.stills_process."""
-        with open_frames(self.args.frames, self.detector, self.args.mask) as frames:
+        with open_frames(self.args.frames, self.detector, self.args.mask, near=self.args.first) as frames:
             presented = present(directory, frames, numbers)
         found = dict(presented.failed)
         if not presented.numbers:

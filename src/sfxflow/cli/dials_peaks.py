@@ -43,10 +43,10 @@ def run(args):
     program = require_dials("dials.find_spots")
     with (
         working_directory(args) as (directory, log),
-        open_frames(args.frames, detector, args.mask) as frames,
+        open_frames(args.frames, detector, args.mask, near=args.first) as frames,
     ):
         wanted = options.frame_range(args, frames.n_frames)
-        files = frames.files
+        files = frames.files_of(wanted)
         gain, origin = photons_of(detector, frames, wanted, dials.gain)
         tell_gain(gain, origin)
         programs = dials_job.Programs(log, environment(directory), seconds_of(args.time_limit))
@@ -80,7 +80,7 @@ def run(args):
 
 def _search(directory, numbers, args, detector, programs, arguments, settings):
     """Number to (peaks or why it failed, beam) of a part's frames."""
-    with open_frames(args.frames, detector, args.mask) as frames:
+    with open_frames(args.frames, detector, args.mask, near=args.first) as frames:
         presented = present(directory, frames, numbers)
     found = {number: (reason, None) for number, reason in presented.failed.items()}
     if not presented.numbers:

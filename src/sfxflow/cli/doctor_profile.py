@@ -26,6 +26,7 @@ from sfxflow.clusters.words import Finding, explained, finding, short
 from sfxflow.errors import InputError
 from sfxflow.io.profiles import read_profile
 from sfxflow.io.snakemake_log import failed_jobs, refusals
+from sfxflow.io.urls import is_remote
 from sfxflow.programs.images import containers_in_use, find_image, folders_of_images
 
 _TRIAL = Path(sfxflow.__file__).parent / "clusters/trial.smk"
@@ -177,7 +178,7 @@ def _inputs():
     found = []
     for row in csv.DictReader(lines, delimiter="\t"):
         for column in ("frames", "geometry", "mask"):
-            if row.get(column):
+            if row.get(column) and not is_remote(row[column]):
                 found += sorted(glob.glob(row[column]))[:1] or [row[column]]
     return sorted({str(Path(path).absolute()) for path in found})
 

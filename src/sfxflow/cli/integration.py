@@ -44,9 +44,9 @@ def run(args):
             f"but they are {settings.inner_radius:g}, {settings.middle_radius:g}, {settings.outer_radius:g}"
         )
     detector = read_geometry(args.geometry)
-    with open_frames(args.frames, detector, args.mask) as frames:
+    with open_frames(args.frames, detector, args.mask, near=args.first) as frames:
         wanted = options.frame_range(args, frames.n_frames)
-        inputs = [args.indexed, args.geometry, *([args.mask] if args.mask else []), *frames.files]
+        inputs = [args.indexed, args.geometry, *([args.mask] if args.mask else []), *frames.files_of(wanted)]
     with open_chunk(args.indexed, "frames", "crystals") as handle:
         account = read_rows(handle["frames"])
         crystals = read_rows(handle["crystals"])

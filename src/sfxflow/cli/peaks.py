@@ -31,9 +31,9 @@ def run(args):
     """Find the peaks; see the module's docstring."""
     settings = options.stage_settings("peaks", args)
     detector = read_geometry(args.geometry)
-    with open_frames(args.frames, detector, args.mask) as frames:
+    with open_frames(args.frames, detector, args.mask, near=args.first) as frames:
         wanted = options.frame_range(args, frames.n_frames)
-        files = frames.files
+        files = frames.files_of(wanted)
     results = ordered_map(_peaks_of_frame, _open, (args.frames, detector, args.mask, settings), wanted, args.threads)
     inputs = [args.geometry, *([args.mask] if args.mask else []), *files]
     progress = Progress("frames searched", len(wanted))

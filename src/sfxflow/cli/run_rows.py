@@ -13,6 +13,8 @@ from sfxflow.geometry import lab_positions, panel_arrays, scattering_vectors
 from sfxflow.io.frames import matching_files, open_frames
 from sfxflow.io.geometry import read_geometry
 from sfxflow.io.hdf5 import linked_files
+from sfxflow.io.remote_files import identified
+from sfxflow.io.urls import file_name, is_remote
 from sfxflow.units import wavelength
 
 #: Columns of the table that the workflow needs.
@@ -20,21 +22,26 @@ COLUMNS = ("run", "dataset", "frames", "geometry", "mask", "n_frames")
 _FRAMES_TRIED = 20
 
 
-def add_data(parser):
+def add_data(parser, required=True):
     """The --data option."""
     parser.add_argument(
         "--data",
         action="append",
         nargs="+",
-        required=True,
+        required=required,
         metavar="PATTERN",
-        help="frames of one run: a file, or a pattern in quotes such as 'raw/*.h5'; repeat it for more runs",
+        help="frames of one run: a file, a pattern in quotes such as 'raw/*.h5', a list (.lst), or a file at a server "
+        "(https://, s3://, root://); repeat it for more runs",
     )
 
 
 def look_into(pattern, geometry, mask, name):
-    """Row of the table for one run, after opening its files and reading a frame."""
+    """Row of the table for one run, after opening its files and reading a frame. An address at a server says then which content it has."""
     files = matching_files(pattern)
+    if is_remote(pattern):
+        if not geometry:
+            raise InputError(f"{pattern}: the geometry of frames at a server has to be a file here: --geometry")
+        pattern = identified(pattern)
     _refuse_linked(files)
     detector = read_geometry(geometry or files[0])
     with open_frames(pattern, detector, mask) as frames:
@@ -50,7 +57,7 @@ def look_into(pattern, geometry, mask, name):
 
 def _refuse_linked(files):
     """InputError if one of the files is a part of another: its frames would count twice."""
-    if len(files) < 2:
+    if len(files) < 2 or any(map(is_remote, files)):
         return
     known = {os.path.realpath(name): name for name in files}
     for name in files:
@@ -138,7 +145,7 @@ def patterns_of(given):
 
 def free_name(pattern, taken):
     """Name for a run from what its files' names have in common."""
-    stems = [Path(name).stem for name in matching_files(pattern)]
+    stems = [Path(file_name(name) if is_remote(name) else name).stem for name in matching_files(pattern)]
     name = os.path.commonprefix(stems)
     if len(stems) > 1 and any(stem[len(name) :][:1].isdigit() for stem in stems):
         name = name.rstrip("0123456789")  # the beginning of a number is not a name
@@ -156,9 +163,9 @@ def as_name(text):
 
 
 def written_path(path, directory):
-    """`path` as the written files have it: relative to `directory` if it lies below, else absolute; an empty one stays empty."""
-    if not path:
-        return ""
+    """`path` as the written files have it: relative to `directory` if it lies below, else absolute; an empty one or an address stays."""
+    if not path or is_remote(path):
+        return path or ""
     here = os.getcwd()
     if not os.path.isabs(path):
         is_pattern = glob.has_magic(path) and not os.path.exists(path)

@@ -7,7 +7,7 @@ _OF_MACHINES = re.compile(
     r"No space left on device|[Dd]isk quota exceeded|Read-only file system|Input/output error|Stale (NFS )?file handle"
     r"|Cannot allocate memory|MemoryError|Out of memory|oom.kill|Killed|Bus error|Illegal instruction|Transport endpoint"
     r"|command not found|No module named|cannot open shared object|error while loading shared libraries"
-    r"|Too many open files|Connection (refused|reset|timed out)|Resource temporarily unavailable"
+    r"|can't be fetched|Too many open files|Connection (refused|reset|timed out)|Resource temporarily unavailable"
     r"|FATAL: .*(container|image|namespace|mount)|user namespace"
 )
 #: A message for people, or the trace of an error that nobody has foreseen.

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import sfxflow
 from sfxflow.errors import InputError
+from sfxflow.io.urls import identity_of, is_remote
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -81,6 +82,10 @@ def provenance(settings=None, inputs=()):
     """
     described = []
     for name in inputs:
+        if is_remote(name):
+            known = identity_of(name)
+            described.append({"name": str(name), **({"size": int(known["bytes"])} if "bytes" in known else {})})
+            continue
         try:
             stat = os.stat(name)
         except OSError as error:

@@ -24,6 +24,8 @@ from sfxflow.io.masks import (
     panel_slice,
     valid_range,
 )
+from sfxflow.io.remote_files import is_here, local_file
+from sfxflow.io.urls import is_remote
 from sfxflow.units import HC_EV_ANGSTROM
 
 #: So many frames are tried for one that can be read, to see how a detector marks its bad pixels.
@@ -52,16 +54,19 @@ class Frame:
     clen: float
 
 
-def open_frames(pattern, detector, mask=None):
+def open_frames(pattern, detector, mask=None, near=0):
     """Open the frames of a run.
 
     Parameters
     ----------
     pattern : str
-        A file or a glob, whose files are taken in sorted order and their frames count through; or a list of frames (.lst).
+        A file or a glob, whose files are taken in sorted order and their frames count through; an address at a server
+        (`sfxflow.io.urls`), whose file is fetched; or a list of frames (.lst), of both kinds of files.
     detector : Detector
     mask : str, optional
         A mask file beside the geometry's (`sfxflow.io.masks.extra_mask`).
+    near : int, optional
+        A frame of those that will be read: of a list's files at a server no others are fetched.
 
     Returns
     -------
@@ -70,10 +75,10 @@ def open_frames(pattern, detector, mask=None):
     Raises
     ------
     InputError
-        No file matches, or a file can't be opened or does not fit the geometry.
+        No file matches, or a file can't be fetched or opened or does not fit the geometry.
     """
     if str(pattern).endswith(ENDING):
-        return ListedFrames(pattern, detector, mask)
+        return ListedFrames(pattern, detector, mask, near)
     return Frames(matching_files(pattern), detector, mask)
 
 
@@ -83,9 +88,16 @@ def matching_files(pattern):
     Raises
     ------
     InputError
-        None.
+        None, or a pattern for files at a server.
     """
     pattern = str(pattern)
+    if is_remote(pattern):
+        if "*" in pattern:
+            raise InputError(
+                f"{pattern}: which files a server has can't be looked up; name one file, or a list (.lst) with a line "
+                "'ADDRESS //EVENT' for each frame"
+            )
+        return [pattern]
     if os.path.exists(pattern) or not glob.has_magic(pattern):
         return [pattern]
     files = sorted(name for name in glob.glob(pattern) if not os.path.isdir(name))
@@ -160,6 +172,10 @@ class Frames:
                 handle.close()
         self._mask_files.clear()
 
+    def files_of(self, wanted):
+        """Names of the files that hold the frames `wanted`, in the order of the run."""
+        return [self.files[number] for number in sorted({self._place(i)[0] for i in wanted})]
+
     def origin(self, i):
         """(file, event) of frame `i`; the event is empty in files of one frame."""
         number, within = self._place(i)
@@ -181,8 +197,12 @@ class Frames:
         ------
         FrameError
             It can't be read, or its photon energy or camera length is missing or impossible; the message says why.
+        InputError
+            Its file can't be fetched.
         """
         number, within = self._place(i)
+        # A server that does not answer is no fault of the frame: the job has to be repeated.
+        local_file(self.files[number])
         self.valid_range  # noqa: B018 -- reads a frame, which may be this one, and so may open another file
         try:
             reader = self._reader(number)
@@ -215,8 +235,11 @@ class Frames:
         ------
         FrameError
             One of them is missing or impossible, or the file can't be opened; the message says why.
+        InputError
+            Its file can't be fetched.
         """
         number, within = self._place(i)
+        local_file(self.files[number])
         try:
             reader = self._reader(number)
         except InputError as error:
@@ -253,7 +276,7 @@ class Frames:
         """True if only the files themselves can say how many frames they hold."""
         if self._in_events is None:
             panel = self.detector.panels[0]
-            self._in_events = ("%" in panel.dims or "%" in panel.data) and h5py.is_hdf5(self.files[0])
+            self._in_events = ("%" in panel.dims or "%" in panel.data) and h5py.is_hdf5(local_file(self.files[0]))
         return self._in_events
 
     def _count(self):
@@ -268,7 +291,7 @@ class Frames:
             if self._current[1] is not None:
                 self._current[1].close()
             self._current = (None, None)
-            self._current = (number, _open_file(self.files[number], self.detector))
+            self._current = (number, _open_file(local_file(self.files[number]), self.detector))
         return self._current[1]
 
     def _place(self, i):
@@ -358,8 +381,8 @@ class Frames:
 class ListedFrames(Frames):
     """The frames of a list (`sfxflow.io.frame_list`), in its order; otherwise as `Frames`.
 
-    A file that is not there is missed only when a frame of it is read, if the list says which events it has: a job on another machine may
-    have no more than the files of its own chunk.
+    A file that is not there is missed, or fetched from its server, only when a frame of it is read, if the list says which events it has: a
+    job on another machine may have no more than the files of its own chunk.
 
     Parameters
     ----------
@@ -368,6 +391,8 @@ class ListedFrames(Frames):
     detector : Detector
     extra : str, optional
         Mask file of the user.
+    near : int, optional
+        A frame of those that will be read.
 
     Raises
     ------
@@ -375,14 +400,17 @@ class ListedFrames(Frames):
         A file has no such event, or anything that `Frames` raises.
     """
 
-    def __init__(self, path, detector, extra=None):
+    def __init__(self, path, detector, extra=None, near=0):
         listed = read_frame_list(path)
         self._listed = None
         self._origins = listed
         self._absent = {}
         for file, event in listed:
-            if event and not os.path.exists(file):
+            if event and not is_here(file):
                 self._absent[file] = self._absent.get(file, 0) + 1
+        if near < len(listed) and is_remote(listed[near][0]) and len(self._absent) == len({file for file, _ in listed}):
+            local_file(listed[near][0])
+            del self._absent[listed[near][0]]
         # The first file tells what all have in common.
         files = sorted(dict.fromkeys(file for file, _ in listed), key=lambda file: file in self._absent)
         super().__init__(files, detector, extra)
@@ -398,13 +426,22 @@ class ListedFrames(Frames):
                 places.append((number, 0))
                 continue
             if number not in events:
-                reader = self._reader(number)
-                events[number] = {reader.event(within): within for within in range(n_in_file)}
+                events[number] = self._events(number)
             if event not in events[number]:
                 raise InputError(f"{path}: {file} has no event {event}; it holds {n_in_file} frames")
             places.append((number, events[number][event]))
         self._listed = places
         self.n_frames = len(places)
+
+    def _events(self, number):
+        """Event to number within the file."""
+        reader = self._reader(number)
+        return {reader.event(within): within for within in range(reader.n_frames)}
+
+    def files_of(self, wanted):
+        """As `Frames.files_of`; no file is fetched for it."""
+        by_name = len(self._origins) == self.n_frames
+        return list(dict.fromkeys(self._origins[i][0] for i in wanted)) if by_name else super().files_of(wanted)
 
     def origin(self, i):
         """(file, event) of frame `i`, as the list has them."""
@@ -421,7 +458,21 @@ class ListedFrames(Frames):
             return super()._place(i)
         if not 0 <= i < self.n_frames:
             raise IndexError(f"frame {i} of {self.n_frames}")
+        file, event = self._origins[i] if self._absent else ("", "")
+        if file in self._absent and is_remote(file):
+            self._look_into_fetched(file)
+            if self._listed[i][1] is None:
+                raise FrameError(f"{file} has no event {event}")
         return self._listed[i]
+
+    def _look_into_fetched(self, file):
+        """Where in a file at a server its frames are; it is fetched for that."""
+        number = self.files.index(file)
+        events = self._events(number)
+        del self._absent[file]
+        for i, (name, event) in enumerate(self._origins):
+            if name == file:
+                self._listed[i] = (number, events.get(event))
 
 
 class ImageFrame:
