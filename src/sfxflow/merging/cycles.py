@@ -17,7 +17,9 @@ _ADMISSION_STEPS = 5
 #: Observations whose partiality is more uncertain than this, relatively, and more than this many times as uncertain as where the
 #: curve is highest, are not merged: a low one would say nothing of the intensity.
 _LARGEST_ERROR, _LARGEST_ERROR_TO_PEAK = 0.35, 2.0
-#: Bytes that the sums of all threads together may take: fewer threads work where there are many reflections and groups.
+#: Shares of the blocks that threads take, each with sums of its own, and the bytes that these may take together: fewer threads work where
+#: there are many reflections and groups.
+_SHARES = 8
 _SUMS_MEMORY = 512 << 20
 
 
@@ -29,7 +31,7 @@ class Run:
 
     def __init__(self, blocks, collector, settings, threads, only=None):
         self.blocks, self.collector, self.settings = blocks, collector, settings
-        self.threads = max(1, min(threads, len(blocks)))
+        self.threads = max(1, min(threads, len(blocks), _SHARES))
         self.shape = collector.shape
         self.half = collector.half
         self.counts = collector.counts
@@ -323,21 +325,23 @@ class Run:
         return (self.total[:, 0] + 1 / self.prior) / (self.total[:, 1] + 1 / self.prior**2)
 
     def _added(self, work, shape):
-        """Sums of `shape` to which `work` has added each block: every thread fills its own, as many as fit into `_SUMS_MEMORY`."""
-        threads = max(1, min(self.threads, _SUMS_MEMORY // (8 * max(1, int(np.prod(shape))))))
+        """Sums of `shape` to which `work` has added each block; they are the same with any number of threads.
+
+        The blocks are dealt out to shares with sums of their own, as many as fit into `_SUMS_MEMORY`; these are added in their order.
+        """
+        n_shares = max(1, min(_SHARES, len(self.blocks), _SUMS_MEMORY // (8 * max(1, int(np.prod(shape))))))
 
         def own_share(first):
             sums = np.zeros(shape)
-            for i in range(first, len(self.blocks), threads):
+            for i in range(first, len(self.blocks), n_shares):
                 work(self.blocks[i], sums)
             return sums
 
-        if threads == 1:
-            return own_share(0)
-        with ThreadPoolExecutor(threads) as pool:
-            total, *others = pool.map(own_share, range(threads))
-        for part in others:
-            total += part
+        with ThreadPoolExecutor(self.threads) as pool:
+            shares = pool.map(own_share, range(n_shares)) if self.threads > 1 else map(own_share, range(n_shares))
+            total = next(shares)
+            for own in shares:
+                total += own
         return total
 
     def describe(self, cycle, level=""):

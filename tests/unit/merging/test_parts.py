@@ -134,7 +134,7 @@ def test_mates_stay_apart_within_groups(simulated):
     np.testing.assert_array_equal(total, merged.reflections["n_plus"])
 
 
-def test_threads_as_many_as_their_sums_fit(simulated, monkeypatch):
+def test_shares_as_many_as_their_sums_fit(simulated, monkeypatch):
     collector = Collector(CELL, GROUP)
     blocks = [collector.add(simulated.crystals, simulated.reflections, 90 * i) for i in range(3)]
     parts = Parts(("a", "b"), np.arange(270) % 2)
@@ -146,3 +146,17 @@ def test_threads_as_many_as_their_sums_fit(simulated, monkeypatch):
         results.append(merge_blocks(blocks, collector, Merging(cycles=3), threads=3, parts=parts))
     for name in parts.names:
         np.testing.assert_allclose(results[0].groups[name]["I"], results[1].groups[name]["I"], rtol=1e-6)
+
+
+def test_same_numbers_with_any_number_of_threads(simulated):
+    """To the last bit: results of machines with more or fewer cores can be compared."""
+    collector = Collector(CELL, GROUP)
+    blocks = [collector.add(simulated.crystals, simulated.reflections, 90 * i) for i in range(5)]
+    results = []
+    for threads in (1, 2, 5):
+        for block in blocks:
+            block.columns["weight"][:] = 250
+        results.append(merge_blocks(blocks, collector, Merging(cycles=3), threads=threads))
+    for result in results[1:]:
+        for name, values in result.reflections.items():
+            np.testing.assert_array_equal(values, results[0].reflections[name], err_msg=name)
