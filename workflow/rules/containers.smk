@@ -20,8 +20,8 @@ IMAGES_OF_REPOSITORY = os.path.normpath(os.path.join(str(workflow.current_basedi
 def image_of(engine):
     """Path of an engine's image: in the folder that $SFXFLOW_IMAGES names, else in the working directory, or in the repository where it is only there."""
     name = f"{engine}-{IMAGES_VERSION}.sif"
-    if os.environ.get("SFXFLOW_IMAGES"):
-        return os.path.join(os.environ["SFXFLOW_IMAGES"], name)
+    if folder := os.environ.get("SFXFLOW_IMAGES"):
+        return os.path.join(folder, name)
     own, of_repository = os.path.join("containers", name), os.path.join(IMAGES_OF_REPOSITORY, name)
     return of_repository if os.path.exists(of_repository) and not os.path.exists(own) else own
 
