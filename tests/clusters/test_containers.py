@@ -141,7 +141,8 @@ def test_on_htcondor_without_shared_files(image, environment, pool_apart, home):
     work = local.copy_to(home / "in_image", **own)
     local.options = ("--profile", "local")
     local.snakemake(MTZ, FRAMES)
-    (work.folder / "containers").symlink_to(image.parent)
+    (work.folder / "containers").mkdir()
+    (work.folder / "containers" / image.name).symlink_to(image)
     work.snakemake("--", MTZ, FRAMES)
     assert_same_results(work, local)
     jobs = [job for job in pool_apart.history() if job["Iwd"] == str(work.folder)]

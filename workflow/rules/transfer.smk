@@ -15,6 +15,10 @@ import time
 STARTED = time.time()
 PACKED = ".snakemake/packed/sfxflow.tar.gz"
 ALSO_PACKED = []
+# They are read in place where every machine sees them.
+IMAGES_SENT = DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method and not os.environ.get(
+    "SFXFLOW_IMAGES"
+)
 JOB = os.path.join(os.path.dirname(str(workflow.current_basedir)), "scripts/htcondor_job.sh")
 SENT = not workflow.storage_settings.shared_fs_usage and workflow.is_main_process
 
@@ -45,6 +49,19 @@ def require_files_to_send():
             "them below it and name them relative to it, or say in the profile that every machine of the pool sees them: "
             f"htcondor-shared-fs-prefixes: {os.path.dirname(os.path.abspath(lost[0]))}"
         )
+    require_no_linked_folder(path for path in named if path and not is_remote(path) and not seen_by_all(path))
+
+
+def require_no_linked_folder(paths):
+    """HTCondor sends no file through a link to a folder."""
+    for path in sorted(paths):
+        folder = os.path.dirname(path)
+        while folder and not os.path.islink(folder):
+            folder = os.path.dirname(folder)
+        if folder:
+            sys.exit(
+                f"{path}: {folder} is a link to a folder, through which HTCondor sends nothing: make it a folder, with links to the files in it"
+            )
 
 
 def packages_of_servers():
@@ -57,18 +74,19 @@ def packages_of_servers():
 
 
 def image_sent(rule):
-    """The image that goes along with a rule's jobs; none where they read it in a folder that every machine sees."""
-    used = DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
-    return [rule.container_img] if used and rule.container_img and not os.environ.get("SFXFLOW_IMAGES") else []
+    """The image that goes along with a rule's jobs, if any."""
+    return [rule.container_img] if IMAGES_SENT and rule.container_img else []
 
 
 def require_images_to_send():
     """Images must lie where they can be sent from."""
-    for image in sorted({image for rule in workflow.rules for image in image_sent(rule) if outside(image)}):
+    images = images_in_use()
+    for image in filter(outside, images):
         sys.exit(
-            f"{image} lies outside of the working directory, from where it can't be sent: ln -s {os.path.dirname(image)} containers. Or name "
+            f"{image} lies outside of the working directory, from where it can't be sent: mkdir -p containers; ln -s {image} containers. Or name "
             "a folder that every machine of the pool sees (CVMFS, say): export SFXFLOW_IMAGES=FOLDER"
         )
+    require_no_linked_folder(images)
 
 
 def put_times_right():
@@ -116,7 +134,8 @@ if SENT:
 onstart:
     if SENT:
         require_files_to_send()
-        require_images_to_send()
+        if IMAGES_SENT:
+            require_images_to_send()
         shell("sfxflow pack --also {ALSO_PACKED:q} --output {PACKED:q}")
 
 

@@ -64,7 +64,7 @@ def run(args):
         )
     ]
 
-    setup = (args.frames, detector, args.mask, settings, str(attributes["space_group"]))
+    setup = (args.frames, detector, args.mask, settings, str(attributes["space_group"]), args.first)
     results = ordered_map(_integrate_frame, _Integrator, setup, tasks, args.threads)
     progress = Progress("frames integrated", len(tasks))
     counts, n_without_profile = np.zeros(len(Outcome), dtype=int), 0
@@ -146,8 +146,8 @@ def _append(writer, block):
 class _Integrator:
     """What a worker needs: its own open files and the geometry."""
 
-    def __init__(self, pattern, detector, mask, settings, group):
-        self.frames = open_frames(pattern, detector, mask)
+    def __init__(self, pattern, detector, mask, settings, group, near):
+        self.frames = open_frames(pattern, detector, mask, near)
         self.memory = self.frames.memory()
         self.surface = surface_of(self.frames.mask)
         self.detector = detector

@@ -34,7 +34,9 @@ def run(args):
     with open_frames(args.frames, detector, args.mask, near=args.first) as frames:
         wanted = options.frame_range(args, frames.n_frames)
         files = frames.files_of(wanted)
-    results = ordered_map(_peaks_of_frame, _open, (args.frames, detector, args.mask, settings), wanted, args.threads)
+    results = ordered_map(
+        _peaks_of_frame, _open, (args.frames, detector, args.mask, settings, args.first), wanted, args.threads
+    )
     inputs = [args.geometry, *([args.mask] if args.mask else []), *files]
     progress = Progress("frames searched", len(wanted))
     counts = np.zeros(len(Status), dtype=int)
@@ -74,8 +76,8 @@ def _write(writer, block):
 class _Search:
     """What a worker needs: its own open files, and the search prepared for the geometry."""
 
-    def __init__(self, pattern, detector, mask, settings):
-        self.frames = open_frames(pattern, detector, mask)
+    def __init__(self, pattern, detector, mask, settings, near):
+        self.frames = open_frames(pattern, detector, mask, near)
         self.memory = self.frames.memory()
         self.detector = detector
         self.arrays = panel_arrays(detector)
@@ -90,8 +92,8 @@ class _Search:
         return self._prepared[1]
 
 
-def _open(pattern, detector, mask, settings):
-    return _Search(pattern, detector, mask, settings)
+def _open(pattern, detector, mask, settings, near):
+    return _Search(pattern, detector, mask, settings, near)
 
 
 def _peaks_of_frame(search, index):

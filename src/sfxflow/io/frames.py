@@ -135,6 +135,8 @@ class Frames:
         self.detector = detector
         self._current = (None, None)
         self._valid_range = None
+        #: A frame that can be read where the first ones can't.
+        self._near = 0
         self._looked_at = {}
         self._in_events = None
         self._mask_files = {}
@@ -303,7 +305,7 @@ class Frames:
 
     def _first_readable(self):
         """Array of the first frame that can be read, None if none of the first can."""
-        for i in range(min(self.n_frames, _FRAMES_TRIED)):
+        for i in [*range(min(self.n_frames, _FRAMES_TRIED)), self._near]:
             number, within = self._place(i)
             data = np.zeros(self.detector.shape, dtype=self.dtype)
             try:
@@ -403,7 +405,6 @@ class ListedFrames(Frames):
     def __init__(self, path, detector, extra=None, near=0):
         listed = read_frame_list(path)
         self._listed = None
-        self._origins = listed
         self._absent = {}
         for file, event in listed:
             if event and not is_here(file):
@@ -415,13 +416,16 @@ class ListedFrames(Frames):
         files = sorted(dict.fromkeys(file for file, _ in listed), key=lambda file: file in self._absent)
         super().__init__(files, detector, extra)
         numbers = {file: number for number, file in enumerate(self.files)}
-        places, events = [], {}
+        places, events, named = [], {}, []
         for file, event in listed:
             number = numbers[file]
             n_in_file = int(self._starts[number + 1] - self._starts[number])
             if not event:
                 places += [(number, within) for within in range(n_in_file)]
+                # Lines without an event stand for as many frames as their file has.
+                named += [(file, "")] * n_in_file
                 continue
+            named.append((file, event))
             if file in self._absent:
                 places.append((number, 0))
                 continue
@@ -430,8 +434,9 @@ class ListedFrames(Frames):
             if event not in events[number]:
                 raise InputError(f"{path}: {file} has no event {event}; it holds {n_in_file} frames")
             places.append((number, events[number][event]))
-        self._listed = places
+        self._listed, self._named = places, named
         self.n_frames = len(places)
+        self._near = min(near, self.n_frames - 1)
 
     def _events(self, number):
         """Event to number within the file."""
@@ -440,13 +445,16 @@ class ListedFrames(Frames):
 
     def files_of(self, wanted):
         """As `Frames.files_of`; no file is fetched for it."""
-        by_name = len(self._origins) == self.n_frames
-        return list(dict.fromkeys(self._origins[i][0] for i in wanted)) if by_name else super().files_of(wanted)
+        return list(dict.fromkeys(self._named[i][0] for i in wanted))
+
+    def announce(self, i):
+        """As `Frames.announce`; no file is fetched for it."""
+        if 0 <= i < self.n_frames and self._named[i][0] not in self._absent:
+            super().announce(i)
 
     def origin(self, i):
         """(file, event) of frame `i`, as the list has them."""
-        # Lines without an event stand for as many frames as their file has.
-        return self._origins[i] if len(self._origins) == self.n_frames and self._origins[i][1] else super().origin(i)
+        return self._named[i] if self._named[i][1] else super().origin(i)
 
     def _count(self):
         if not self._needs_opening():
@@ -458,11 +466,11 @@ class ListedFrames(Frames):
             return super()._place(i)
         if not 0 <= i < self.n_frames:
             raise IndexError(f"frame {i} of {self.n_frames}")
-        file, event = self._origins[i] if self._absent else ("", "")
+        file, event = self._named[i]
         if file in self._absent and is_remote(file):
             self._look_into_fetched(file)
-            if self._listed[i][1] is None:
-                raise FrameError(f"{file} has no event {event}")
+        if self._listed[i][1] is None:
+            raise FrameError(f"{file} has no event {event}")
         return self._listed[i]
 
     def _look_into_fetched(self, file):
@@ -470,7 +478,7 @@ class ListedFrames(Frames):
         number = self.files.index(file)
         events = self._events(number)
         del self._absent[file]
-        for i, (name, event) in enumerate(self._origins):
+        for i, (name, event) in enumerate(self._named):
             if name == file:
                 self._listed[i] = (number, events.get(event))
 

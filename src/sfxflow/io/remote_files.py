@@ -84,13 +84,14 @@ def is_here(name):
 
 def identified(url):
     """
-    An address together with the identity that its file has now, after it was fetched.
+    An address together with the identity that its file has now, after it was fetched; which one it had before is not asked.
 
     Raises
     ------
     InputError
         As by `local_file`.
     """
+    url = without_identity(url)
     copy = _place(url)
     with _alone(copy):
         remote = _fetch(url, copy)

@@ -192,11 +192,11 @@ def _s3(url):
     patience = {"connect_timeout": _PATIENCE, "read_timeout": _PATIENCE, "retries": {"total_max_attempts": 1}}
     try:
         try:
-            found = boto3.client("s3", config=Config(**patience)).get_object(Bucket=bucket, Key=key)
+            found = boto3.Session().client("s3", config=Config(**patience)).get_object(Bucket=bucket, Key=key)
         except NoCredentialsError:
             # A public bucket needs none.
             unsigned = Config(signature_version=botocore.UNSIGNED, **patience)
-            found = boto3.client("s3", config=unsigned).get_object(Bucket=bucket, Key=key)
+            found = boto3.Session().client("s3", config=unsigned).get_object(Bucket=bucket, Key=key)
     except ClientError as error:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         said = error.response.get("Error", {})
