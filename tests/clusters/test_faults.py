@@ -191,7 +191,7 @@ def test_restart_of_the_pool_in_the_middle(pool, partly_done, local_run):
 
 def test_killed_snakemake_is_started_again(pool, partly_done, local_run):
     """Its job goes on, and is removed as docs/clusters.md says before the next one starts. Here both chunks are one job."""
-    work = partly_done("--group-components", "chunk=2", "--cores", "4")
+    work = partly_done("--group-components", "chunk=2", "--retries", "2")
     process = work.start(*TARGETS)
     job = faults.wait_for_running_job(pool, work, process)
     process.send_signal(signal.SIGKILL)
@@ -207,6 +207,6 @@ def test_killed_snakemake_is_started_again(pool, partly_done, local_run):
     assert first["ClusterId"] == job["ClusterId"]
     assert first["JobStatus"] == REMOVED
     assert {record["ExitCode"] for record in others} == {0}
-    # One chunk after the other, since no job asks for more than four cores.
+    # One chunk after the other.
     again = [record for record in others if faults.chunk_of(record)]
-    assert [(record["RequestCpus"], record["RequestMemory"]) for record in again] == [(4, 4000)]
+    assert [(record["RequestCpus"], record["RequestMemory"]) for record in again] == [(1, 2000)]

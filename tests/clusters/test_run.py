@@ -6,9 +6,9 @@ import signal
 import faults
 import pytest
 from tiny_workflow import Tiny, attempts, kill_all, sfxflow_run, start_run, wait_until
-from work_folder import FRAMES, MTZ, assert_same_results, on_pool
+from work_folder import EACH_CHUNK, FRAMES, LOOK, MTZ, assert_same_results, on_pool
 
-POLL = ("--seconds-between-status-checks", "1")
+POLL = (*EACH_CHUNK, *LOOK)
 
 
 @pytest.fixture

@@ -131,28 +131,26 @@ def assert_same_results(found, expected):
     assert found.account() == expected.account()
 
 
-def on_pool(pool, *options, profile="htcondor"):
+#: Each chunk a job of its own, where the profile has several chunks in one; jobs are looked at every second.
+EACH_CHUNK = ("--group-components", "chunk=1", "peaks=1")
+LOOK = ("--seconds-between-status-checks", "1")
+
+
+def on_pool(pool, *options, profile="htcondor", groups=EACH_CHUNK):
     """Options of a `WorkFolder` whose jobs go to an HTCondor pool."""
     return {
         "environment": pool.environment,
         "wrap": unprivileged,
-        "options": ("--profile", profile, "--seconds-between-status-checks", "1", *options),
+        "options": ("--profile", profile, *groups, *LOOK, *options),
     }
 
 
-def on_slurm(slurm, *options):
+def on_slurm(slurm, *options, groups=EACH_CHUNK):
     """Options of a `WorkFolder` whose jobs go to Slurm; it has no accounting database, so squeue is asked."""
     return {
         "environment": slurm.environment,
         "options": (
-            *(
-                "--profile",
-                "slurm",
-                "--seconds-between-status-checks",
-                "1",
-                "--slurm-init-seconds-before-status-checks",
-                "1",
-            ),
+            *("--profile", "slurm", *groups, *LOOK, "--slurm-init-seconds-before-status-checks", "1"),
             *("--slurm-status-command", "squeue", "--slurm-no-account", *options),
         ),
     }

@@ -1,5 +1,6 @@
 """What jobs ask of a cluster, without one: tests/clusters has real ones."""
 
+import itertools
 import os
 import re
 import subprocess
@@ -53,23 +54,71 @@ def test_what_a_site_sets_counts(tmp_path):
     assert asked == [(300, 300, 5, 9), (600, 600, 5, 18), (1200, 1200, 6, 36)]
 
 
+#: Chunks that are jobs of their own.
+EACH = ("--group-components", "chunk=1", "peaks=1")
+
+
 @pytest.mark.parametrize("profile", ["htcondor", "slurm"])
 def test_stages_of_a_chunk_are_one_job(experiment, profile):
     """But for the peaks where the cell is found from them: indexing and integration still are."""
-    pytest.importorskip(f"snakemake_executor_plugin_{profile}", reason=f"the {profile} plug-in is not installed")
-    together = groups(experiment, profile)
-    assert together.count({"Finding peaks", "Indexing", "Integrating"}) == len(together) == 5
+    stages = ["Finding peaks", "Indexing", "Integrating"]
+    assert groups(experiment, profile, *EACH) == [stages] * 5
     experiment.config["datasets"]["thaumatin"]["cell"] = None
+    together = groups(experiment, profile, *EACH)
+    assert sorted(together, key=len) == [stages[:1], stages[1:], *[stages] * 4]
+
+
+@pytest.mark.parametrize("profile", ["htcondor", "slurm", "htcondor-transfer"])
+def test_five_chunks_are_one_job(experiment, profile):
+    """With the profile as it stands; peaks from which the cell is found are five a job, too."""
+    stages = ["Finding peaks"] * 6 + ["Indexing"] * 6 + ["Integrating"] * 6
+    experiment.runs[1]["n_frames"] = 150
     together = groups(experiment, profile)
-    assert together.count({"Finding peaks", "Indexing", "Integrating"}) == 4
-    assert together.count({"Indexing", "Integrating"}) == len(together) - 4 == 1
+    assert sorted(map(len, together)) == [3, 15]
+    assert sorted(itertools.chain.from_iterable(together)) == stages
+    for dataset in experiment.config["datasets"].values():
+        dataset["cell"] = None
+    together = groups(experiment, profile)
+    assert sorted(map(len, together)) == [1, 2, 5, 10]
+    assert sorted(itertools.chain.from_iterable(together)) == stages
 
 
-def groups(experiment, profile):
-    """What a dry run would do in one job: beginnings of the messages of each group."""
-    text = experiment.snakemake("--dry-run", "--profile", str(ROOT / "profiles" / profile))
-    blocks = re.findall(r"^\[[^]\n]*\] Group job chunk.*\n((?:\n|    .*\n)*)", text, re.MULTILINE)
-    return [set(re.findall(r"Job \d+: (Finding peaks|Indexing|Integrating)", block)) for block in blocks]
+def groups(experiment, profile, *options):
+    """What a dry run would do in one job: sorted beginnings of the messages of each group."""
+    name = profile.partition("-")[0]
+    pytest.importorskip(f"snakemake_executor_plugin_{name}", reason=f"the {name} plug-in is not installed")
+    text = experiment.snakemake("--dry-run", "--profile", str(ROOT / "profiles" / profile), *options, "--")
+    blocks = re.findall(r"^\[[^]\n]*\] Group job (?:chunk|peaks).*\n((?:\n|    .*\n)*)", text, re.MULTILINE)
+    return [sorted(re.findall(r"Job \d+: (Finding peaks|Indexing|Integrating)", block)) for block in blocks]
+
+
+#: Notes when it starts and when it ends.
+SLOW = """\
+#!{python} -SE
+import os, sys, time
+with open("times", "a") as handle:
+    handle.write("+")
+time.sleep(0.05)
+path = sys.argv[sys.argv.index("--output") + 1]
+os.makedirs(os.path.dirname(path), exist_ok=True)
+open(path, "w").close()
+with open("times", "a") as handle:
+    handle.write("-")
+"""
+
+
+@pytest.mark.parametrize("where", ["remote", "default"])
+def test_stages_of_a_job_run_one_after_the_other(experiment, where):
+    """In the Snakemake of a job, whose request is for one of them, and not in one that runs all by itself."""
+    experiment.write()
+    program = experiment.folder / "bin/sfxflow"
+    program.write_text(SLOW.format(python=sys.executable))
+    jobs = [f"builtin_{stage}:run=a,chunk=000{i}" for i in range(3) for stage in ("peaks", "indexing", "integration")]
+    status, text = experiment.call("--mode", where, "--force", "--cores", "8", "--target-jobs", *jobs)
+    assert status == 0, text
+    times = (experiment.folder / "times").read_text()
+    assert times.count("+") == 9
+    assert ("++" not in times) == (where == "remote")
 
 
 def test_every_rule_says_what_it_needs():

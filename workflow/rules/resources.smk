@@ -51,6 +51,10 @@ for stage in workflow.rules:
         if name in asked and not asked[name].is_evaluable():
             asked[name] = doubled_each_attempt(asked[name].value)
 
+# Where several chunks are one job of a cluster, their stages run one after the other in it, as its request has it (profiles).
+if workflow.remote_exec:
+    workflow.register_resource("in_turn", 1)
+
 with_parameters_at_hand(Resource.evaluate)
 for function in list(globals().values()):
     if inspect.isfunction(function) and list(inspect.signature(function).parameters) == ["wildcards"]:

@@ -25,6 +25,7 @@ rule builtin_peaks:
     resources:
         mem_mb=4000,
         runtime=CHUNK_MINUTES,
+        in_turn=1,
     params:
         chunk=place_of_chunk,
         settings=settings("peaks"),
@@ -66,6 +67,7 @@ rule builtin_indexing:
     resources:
         mem_mb=4000,
         runtime=CHUNK_MINUTES,
+        in_turn=1,
     params:
         space_group=space_group_of_run,
         settings=settings("indexing"),
@@ -104,6 +106,7 @@ rule builtin_integration:
     resources:
         mem_mb=4000,
         runtime=CHUNK_MINUTES,
+        in_turn=1,
     params:
         chunk=place_of_chunk,
         settings=settings("integration"),
