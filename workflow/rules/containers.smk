@@ -10,6 +10,7 @@ import shlex
 import struct
 import tempfile
 
+from snakemake.deployment.singularity import Singularity
 from snakemake.settings.types import DeploymentMethod
 
 # Snakemake compares an image's name only: the version is part of it.
@@ -156,6 +157,8 @@ if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
             "--sdm apptainer: there is no apptainer on PATH of this machine; its administrator or package manager installs it "
             "(https://apptainer.org). Without --sdm apptainer jobs use what is installed here"
         )
+    # Where software is not shared Snakemake does not look for the program itself, and starts `singularity` for the short rules.
+    Singularity().check()
     if workflow.is_main_process:
         require_images(CONTAINER_PROGRAM)
     # Where the workflow starts as well as where jobs do: the short rules run there, in containers too.
