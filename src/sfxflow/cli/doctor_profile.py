@@ -20,6 +20,7 @@ from pathlib import Path
 import yaml
 
 import sfxflow
+from sfxflow.clusters.attempt import interruptible
 from sfxflow.clusters.queues import HELD, WAITING, Unreachable, cluster_of, has_plugin, missing_program, removed
 from sfxflow.clusters.trial import bound_folders, domains_differ, read_answer, why_it_waits
 from sfxflow.clusters.words import Finding, explained, finding, short
@@ -200,7 +201,7 @@ def _run(profile, cluster, folder, limit):
         "htcondor": ["--htcondor-held-timeout", "60"],
         "slurm": ["--slurm-init-seconds-before-status-checks", "1"],
     }.get(profile.executor, [])
-    with open(folder / "printed", "w", encoding="utf-8") as printed:
+    with open(folder / "printed", "w", encoding="utf-8") as printed, interruptible():
         process = subprocess.Popen(
             argv, cwd=folder, stdin=subprocess.DEVNULL, stdout=printed, stderr=subprocess.STDOUT, start_new_session=True
         )

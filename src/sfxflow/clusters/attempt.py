@@ -1,5 +1,6 @@
 """One call of Snakemake, watched: it is ended when its cluster is to be given up or the user wants it, politely first."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,6 +15,19 @@ from sfxflow.clusters.words import in_short
 LOOK_EVERY = 30.0
 
 
+@contextlib.contextmanager
+def interruptible():
+    """What is started within heeds SIGINT, also where a shell has this process ignore it: with `&` in a script, or in cron."""
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 class Attempt:
     """
     A running Snakemake in a session of its own, so that a signal reaches it when this process says so.
@@ -25,7 +39,8 @@ class Attempt:
     """
 
     def __init__(self, argv, environment):
-        self.process = subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+        with interruptible():
+            self.process = subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
         #: Why it was ended from here; empty where it was not.
         self.given_up = ""
         self.interrupted = threading.Event()
