@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -46,6 +47,18 @@ def test_a_file_of_a_list_is_missing(experiment):
     (experiment.folder / "raw/a.lst").write_text("raw/gone.h5 //0\n")
     experiment.runs[0] |= {"frames": "raw/a.lst", "n_frames": 1}
     assert "raw/a.lst: no such file: raw/gone.h5" in experiment.refused()
+
+
+def test_link_to_a_folder(experiment):
+    """HTCondor would put the jobs on hold."""
+    pytest.importorskip("snakemake_executor_plugin_htcondor", reason="the htcondor plug-in is not installed")
+    (experiment.folder / "raw").rename(experiment.folder / "elsewhere")
+    (experiment.folder / "raw").symlink_to("elsewhere")
+    experiment.write()
+    status, said = experiment.call("--profile", str(ROOT / "profiles/htcondor-transfer"))
+    assert status not in (0, None)
+    assert "raw is a link to a folder, through which HTCondor sends nothing: make it a folder" in said
+    assert "Traceback" not in said
 
 
 # ---- the script that starts a job
@@ -111,6 +124,17 @@ def test_failed_job_leaves_something_to_transfer(machine):
     pack(machine)
     assert start(machine, "fail").returncode == 1
     assert outputs(machine) == ["results/a/one.h5", "results/two.h5"]
+
+
+def test_full_disk_holds_the_job(machine):
+    """The exit status that the profile has the pool hold a job for; the reason is printed last, and the packages are gone."""
+    pack(machine)
+    (machine / "_condor_stderr").write_text("tar: x: Cannot write: No space left on device\n")
+    done = start(machine, "fail")
+    assert done.returncode == 75
+    assert re.search(r"htcondor_job.sh on \S+: No space left on device: \d+ of \d+ MB are free\n$", done.stderr)
+    assert not (machine / ".sfxflow").exists()
+    assert start(machine).returncode == 0
 
 
 def test_times_of_results_are_those_of_their_making(experiment, machine):

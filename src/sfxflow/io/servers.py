@@ -277,4 +277,5 @@ _OF_XROOTD = {3010: 403, 3011: 404, 3016: 404, 3030: 401}
 def _require_ok(url, status):
     """InputError or TryAgain for what XRootD says unless it is well."""
     if not status.ok:
-        raise _refused(url, _OF_XROOTD.get(status.errno, 503), status.message.strip())
+        said = status.message.strip()
+        raise _refused(url, _OF_XROOTD[status.errno], said) if status.errno in _OF_XROOTD else TryAgain(said)

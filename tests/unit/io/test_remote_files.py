@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from file_server import FileServer
@@ -207,9 +208,7 @@ def test_room_is_made_of_what_is_not_used(server, cache, monkeypatch):
     used = local_file(server.url("bucket/run1.h5"))
     os.utime(old, (time.time() - 1000, 0))
     free = {True: 0, False: 1 << 40}
-    monkeypatch.setattr(
-        remote_files.shutil, "disk_usage", lambda folder: os.terminal_size((0, 0)) and _Usage(free[os.path.exists(old)])
-    )
+    monkeypatch.setattr(remote_files.shutil, "disk_usage", lambda folder: _Usage(free[os.path.exists(old)]))
     (server.folder / "run2.h5").write_bytes(b"2")
     assert content(local_file(server.url("run2.h5"))) == b"2"
     assert os.path.exists(used)
@@ -310,6 +309,60 @@ def test_s3_bad_input(s3, url, said):
 def test_s3_refused(s3):
     s3.failures = [403]
     assert "does not let you read it (403" in refused("s3://bucket/run1.h5")
+
+
+# ---- XRootD: a stand-in for its package, with the numbers that a real server answers
+
+
+class Status:
+    def __init__(self, errno=0, message=""):
+        self.ok, self.errno, self.message = errno == 0, errno, message
+
+
+class XRootDFile:
+    """`client.File` of a server that has one file; `broken` reads fail first."""
+
+    broken = 0
+
+    def open(self, url, timeout):
+        errors = {"gone.h5": (3011, "no such file"), "secret.h5": (3010, "disallowed"), "away.h5": (204, "expired")}
+        return Status(*errors.get(url.rpartition("/")[2], (0, ""))), None
+
+    def stat(self, timeout):
+        return Status(), SimpleNamespace(size=len(CONTENT), modtime=10**9)
+
+    def read(self, start, size, timeout):
+        if XRootDFile.broken:
+            XRootDFile.broken -= 1
+            return Status(204, "connection lost"), None
+        return Status(), CONTENT[start : start + size]
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def xrootd(monkeypatch):
+    monkeypatch.setitem(sys.modules, "XRootD", SimpleNamespace(client=SimpleNamespace(File=XRootDFile)))
+
+
+def test_xrootd(xrootd, monkeypatch):
+    monkeypatch.setattr(XRootDFile, "broken", 1)
+    url = identified("root://host//run1.h5")
+    assert url == f"root://host//run1.h5#bytes={len(CONTENT)}&modified=1000000000"
+    assert content(local_file(url)) == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("gone.h5", "the server has no such file (404 no such file)"),
+        ("secret.h5", "does not let you read it (403 disallowed)"),
+        ("away.h5", "can't be fetched: expired (4 tries"),
+    ],
+)
+def test_xrootd_refuses(xrootd, name, said):
+    assert said in refused(f"root://host//{name}")
 
 
 @pytest.mark.parametrize(
