@@ -93,6 +93,16 @@ def test_no_file_but_its_own_where_the_geometry_says_which_values_are_bad(server
     assert [server.n_asked(f"frames_{i:02d}.h5") for i in range(3)] == [0, 0, 1]
 
 
+def test_a_job_that_has_only_its_own_files_of_a_list(served, tmp_path, monkeypatch):
+    """As HTCondor sends them: the others, the run's first among them, are not there."""
+    monkeypatch.chdir(tmp_path)
+    with open("frames.lst", "w") as handle:
+        handle.write("".join(f"frames_{i // IN_FILE:02d}.h5 //{i % IN_FILE}\n" for i in range(N_FRAMES)))
+    (tmp_path / "frames_01.h5").symlink_to(served / "frames_01.h5")
+    assert peaks(served, "frames.lst", IN_FILE, IN_FILE, "--n-frames", N_FRAMES) == 0
+    assert_peaks_of(served, IN_FILE, IN_FILE)
+
+
 def test_integration_reads_them_too(server, served, tmp_path):
     frames = write_list(server)
     common = ["--geometry", str(served / "detector.geom"), "--settings", "{}"]
