@@ -1,7 +1,8 @@
 """What the crystals of a chunk have in common: the profile of their reflections, the shift of the pattern and the excess of the camera length."""
 
+import itertools
+
 import numpy as np
-from scipy.optimize import nnls
 
 from sfxflow.indexing.mixture import LEAST_PROFILE_SIGMA
 from sfxflow.indexing.refine import FIRST_EXCESS_SIGMA, FIRST_SHIFT_SIGMA, Profile
@@ -48,10 +49,42 @@ def pooled_profile(q, excitation_error, weight, wavelength):
     for _ in range(10):
         root = np.sqrt(weight) / variance
         limited = np.minimum(squares, 9.0 * variance)
-        terms, _ = nnls(design / size * root[:, None], limited * root)
-        terms = terms / size
+        terms = nonnegative_fit(design / size * root[:, None], limited * root) / size
         variance = np.maximum(design @ terms, LEAST_PROFILE_SIGMA**2)
     return tuple(float(np.sqrt(term)) for term in terms)
+
+
+def nonnegative_fit(design, values):
+    """Least-squares solution without negative elements, for a few columns.
+
+    Parameters
+    ----------
+    design : ndarray, shape (n, m)
+        n >= m.
+    values : ndarray, shape (n,)
+
+    Returns
+    -------
+    ndarray, shape (m,)
+
+    Notes
+    -----
+    The solution is that of the unconstrained problem for some of the columns, the others being zero: with three columns all choices are
+    tried. `scipy.optimize.nnls` finds the same; to import it takes longer than the fits of a job.
+    """
+    # What is orthogonal to all columns is the same for every choice.
+    basis, triangle = np.linalg.qr(design)
+    target = basis.T @ values
+    n_columns = design.shape[1]
+    best, least = np.zeros(n_columns), target @ target
+    for n_used in range(1, n_columns + 1):
+        for used in map(list, itertools.combinations(range(n_columns), n_used)):
+            solution = np.linalg.lstsq(triangle[:, used], target, rcond=None)[0]
+            rest = target - triangle[:, used] @ solution
+            if solution.min() >= 0 and rest @ rest < least:
+                best, least = np.zeros(n_columns), rest @ rest
+                best[used] = solution
+    return best
 
 
 def pool_lattices(lattices, wavelength, pixel_size):

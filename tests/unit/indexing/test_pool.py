@@ -2,8 +2,16 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import nnls
 
-from sfxflow.indexing.pool import EXCESS_SIGMA, LEAST_LATTICES, LEAST_SHIFT_SIGMA, pool_lattices, pooled_profile
+from sfxflow.indexing.pool import (
+    EXCESS_SIGMA,
+    LEAST_LATTICES,
+    LEAST_SHIFT_SIGMA,
+    nonnegative_fit,
+    pool_lattices,
+    pooled_profile,
+)
 from sfxflow.indexing.refine import FIRST_EXCESS_SIGMA, FIRST_SHIFT_SIGMA, sigma_of_q
 
 WAVELENGTH, PIXEL = 1.3, 1e-4
@@ -92,3 +100,19 @@ def test_few_lattices_keep_the_first_offsets():
     np.testing.assert_allclose(
         profile.offset_sigmas, [FIRST_SHIFT_SIGMA * PIXEL, FIRST_SHIFT_SIGMA * PIXEL, FIRST_EXCESS_SIGMA]
     )
+
+
+def test_fit_without_negative_elements():
+    """As scipy's, whatever elements are zero; columns are as alike as those of a profile."""
+    rng = np.random.default_rng(8)
+    zeros = set()
+    for _ in range(200):
+        q = 0.05 + 0.45 * rng.random(30)
+        design = np.stack([np.ones_like(q), q**2 / 0.1, q**4 / 0.02], axis=1)
+        values = design @ rng.normal(0.3, 1.0, 3) + 0.1 * rng.standard_normal(30)
+        expected, _ = nnls(design, values)
+        np.testing.assert_allclose(nonnegative_fit(design, values), expected, rtol=1e-9, atol=1e-12)
+        zeros.add(tuple(expected == 0))
+    assert len(zeros) == 8
+    one_column = np.stack([np.ones(30), np.zeros(30)], axis=1)
+    np.testing.assert_allclose(nonnegative_fit(one_column, np.full(30, 2.0)), [2.0, 0.0])
