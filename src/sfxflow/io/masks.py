@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import fabio
 import h5py
 import numpy as np
 
@@ -165,6 +164,9 @@ def image_array(path):
     InputError
         It can't be read.
     """
+    # A tenth of a second of each job, most of which read HDF5 only.
+    import fabio
+
     try:
         with open(path, "rb"):
             pass
