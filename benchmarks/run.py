@@ -47,6 +47,7 @@ BENCHMARKS = {
     "merging_scale": "Merging of many observations",
     "splits": "Differences of groups and of Friedel mates",
     "resources": "What the workflow's jobs take of a machine",
+    "cluster_overhead": "Thousands of chunks: planning, and what a cluster adds",
     "drift": "Drift guard: what moves the figures of pinned frames",
 }
 
