@@ -1,9 +1,9 @@
 """What a cluster adds to the work: time to plan thousands of jobs, and jobs' own seconds against wall seconds on a real HTCondor pool.
 
-The pool is that of tests/clusters, of this machine on loopback, with five slots of one core. A stand-in for `sfxflow` that sleeps computes the
-chunks, so that neither frames nor cores are needed; everything else is as it is for a user: profile, groups, submission, start of a Snakemake a
-job, polling. 100 000 frames in 50 chunks take the stand-in SECONDS each, the time of 2000 frames of 2 megapixels on the one core that a job asks
-for: with the profile's five chunks a job two jobs for each slot, which takes eight minutes. `--seconds 8` shows the same loss in seconds sooner.
+The pool is that of tests/clusters, of this machine on loopback, with slots of one core, as many as it has cores, eight at most. A stand-in for
+`sfxflow` that sleeps computes the chunks, so that no frames are needed; everything else is as it is for a user: profile, groups, submission, start
+of a Snakemake a job, polling. 100 000 frames in 50 chunks take the stand-in SECONDS each, the time of 2000 frames of 2 megapixels on the one core
+that a job asks for: on two slots 18 minutes. `--seconds 8` finds the same loss in seconds sooner, and the share that it is of full chunks.
 
 Own seconds of a job are those of the commands in it, as the workflow's `benchmark:` files have them. All else of the slots' time, from the
 start of `snakemake` to its end, is lost: plan, submission, match, start of job and Snakemake, its look at results, polling.
@@ -28,7 +28,7 @@ from htcondor_pool import Pool, unprivileged
 #: Seconds of a chunk: 2000 frames of 2 megapixels, 21.6 ms of CPU each (docs/performance.md, lysozyme).
 SECONDS = 43
 N_CHUNKS = 50
-SLOTS = 5
+SLOTS = min(8, os.cpu_count())
 PLANNED_CHUNKS = 2000
 
 STAND_IN = """\
