@@ -6,7 +6,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from unittest import mock
 
 from sfxflow.cli import indexing, integration, main, peaks
-from sfxflow.io.frames import Frames
+from sfxflow.io.frames_of_files import Frames
 from sfxflow.io.peaks import PeakWriter
 from sfxflow.io.table import ChunkWriter
 

@@ -44,7 +44,7 @@ def shown_frames(frames, first, rows):
 
     Parameters
     ----------
-    frames : sfxflow.io.frames.Frames
+    frames : sfxflow.io.frames_of_files.Frames
     first : int
         Number of the frame in row 0.
     rows : iterable of int
@@ -64,7 +64,7 @@ def gain_of_every_panel(detector, frames, numbers):
     Parameters
     ----------
     detector : sfxflow.geometry.Detector
-    frames : sfxflow.io.frames.Frames
+    frames : sfxflow.io.frames_of_files.Frames
     numbers : sequence of int
         Frames from which it may be estimated.
     """

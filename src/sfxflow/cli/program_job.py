@@ -70,7 +70,7 @@ def photons_of(detector, frames, numbers, stated=None):
     Parameters
     ----------
     detector : sfxflow.geometry.Detector
-    frames : sfxflow.io.frames.Frames
+    frames : sfxflow.io.frames_of_files.Frames
     numbers : sequence of int
     stated : float or None
 

@@ -39,7 +39,7 @@ def present_frames(directory, frames, detector, first, n_rows, shown, peaks=None
     Parameters
     ----------
     directory : path-like
-    frames : sfxflow.io.frames.Frames
+    frames : sfxflow.io.frames_of_files.Frames
     detector : sfxflow.geometry.Detector
     first : int
         Number, within the run, of the frame in row 0.

@@ -58,7 +58,7 @@ def present(directory, frames, numbers, on_frame=None):
     ----------
     directory : path
         Gets `FRAMES` and `EXPERIMENTS`.
-    frames : sfxflow.io.frames.Frames
+    frames : sfxflow.io.frames_of_files.Frames
     numbers : sequence of int
         Frames within the run. Each is read once, so that those that can't be read are known.
     on_frame : function, optional

@@ -61,7 +61,7 @@ def stretches(planes):
     Parameters
     ----------
     planes : list
-        For each frame the planes that make up its slab (`sfxflow.io.frames.Frames.planes`).
+        For each frame the planes that make up its slab (`sfxflow.io.frames_of_files.Frames.planes`).
 
     Returns
     -------
