@@ -1,6 +1,5 @@
 """The mergers dials_scale and cctbx_xfel_merge with stand-ins for their programs: means, half sets, and what is said when one fails."""
 
-import json
 import sys
 
 import h5py
@@ -108,7 +107,7 @@ def test_weighted_means():
 
 def test_scaled_observations_are_averaged_by_crystals(demo, programs, tmp_path, capfd):
     """The stand-in scales everything by 2 and rejects every tenth observation."""
-    chosen = json.dumps({"partiality": False, "min_measurements": 1})
+    chosen = settings(dials_scale={"partiality": False, "min_measurements": 1})
     assert merge("dials_scale", demo, tmp_path / "m.h5", "--settings", chosen) == 0
     crystal, hkl, intensity, sigma = observations(demo.integrated)
     kept = np.arange(len(crystal)) % 10 != 9
@@ -127,14 +126,34 @@ def test_partiality_is_divided_by(demo, programs, tmp_path):
     both = {}
     for partiality in (True, False):
         path = tmp_path / f"{partiality}.h5"
-        assert merge("dials_scale", demo, path, "--settings", json.dumps({"partiality": partiality})) == 0
+        assert merge("dials_scale", demo, path, "--settings", settings(dials_scale={"partiality": partiality})) == 0
         both[partiality] = read_merged(path)
     assert [both[p][3]["partiality_model"] for p in (True, False)] == ["gaussian", "unity"]
     positive = both[False][0]["I"] > 0
     assert np.median(both[True][0]["I"][positive] / both[False][0]["I"][positive]) > 1.05
 
 
-def test_cctbx_xfel_merge(demo, programs, tmp_path):
+def test_friedel_mates_apart(demo, programs, tmp_path):
+    """Against means of the mates that are sought one by one; `mate` is of `ccp4_asymmetric_unit`, which the command does not average by."""
+    chosen = settings(dials_scale={"partiality": False, "min_measurements": 1}, merging={"anomalous": True})
+    assert merge("dials_scale", demo, tmp_path / "m.h5", "--settings", chosen) == 0
+    with open_chunk(demo.integrated) as handle:
+        rows = read_rows(handle["reflections"])
+    given = np.column_stack([rows[name] for name in "hkl"])
+    mate = ccp4_asymmetric_unit(given, space_group("P43212"))[1]
+    crystal, hkl, intensity, sigma = observations(demo.integrated)
+    kept = np.arange(len(crystal)) % 10 != 9
+    merged, _, _, attrs = read_merged(tmp_path / "m.h5")
+    assert attrs["anomalous"]
+    assert "anomalous=True" in attrs["options"]
+    for part, half in (("", kept), ("_half1", kept & (crystal % 2 == 0))):
+        for sign, wanted in (("plus", ~mate), ("minus", mate)):
+            of_sign = half & wanted
+            expected = slow_means(hkl[of_sign], intensity[of_sign] / 2, sigma[of_sign] / 2)
+            assert len(compare(merged, expected, f"_{sign}{part}")) > 0.9 * len(expected) > 50
+
+
+def test_cctbx_xfel_merge(demo, programs, tmp_path, capfd):
     assert merge("cctbx_xfel_merge", demo, tmp_path / "m.h5", "--d-min", 3, "--tasks", 2) == 0
     crystal, hkl, intensity, sigma = observations(demo.integrated)
     merged, crystals, _, attrs = read_merged(tmp_path / "m.h5")
@@ -146,6 +165,10 @@ def test_cctbx_xfel_merge(demo, programs, tmp_path):
         compare(merged, {index: (*values[:2], everything[index][2]) for index, values in expected.items()}, part)
     assert len(merged["I"]) > 100
     assert set(crystals["status"]) == {"merged"}
+    assert "Friedel" not in capfd.readouterr().err
+    anomalous = settings(merging={"anomalous": True})
+    assert merge("cctbx_xfel_merge", demo, tmp_path / "m.h5", "--d-min", 3, "--settings", anomalous) == 0
+    assert "WARNING: demo: cctbx_xfel_merge merges Friedel mates" in capfd.readouterr().err
 
 
 def test_cctbx_xfel_merge_with_a_reference(demo, programs, tmp_path):
@@ -206,9 +229,11 @@ def test_what_cctbx_xfel_merge_needs(demo, programs, tmp_path, capfd):
 
 
 def test_settings_that_cannot_be_meant(demo, programs, tmp_path, capfd):
-    text = refused(capfd, merge("dials_scale", demo, tmp_path / "m.h5", "--settings", '{"extra": "model"}'))
+    text = refused(
+        capfd, merge("dials_scale", demo, tmp_path / "m.h5", "--settings", settings(dials_scale={"extra": "model"}))
+    )
     assert "dials_scale.extra: 'model' is not of the form name=value" in text
     text = refused(capfd, merge("dials_scale", demo, tmp_path / "m.h5", "--d-min", -1))
     assert "--d-min -1.0: a resolution in angstrom above 0 is expected" in text
     text = refused(capfd, merge("dials_scale", demo, tmp_path / "m.h5", "--settings", settings(dials={})))
-    assert "dials: no such setting" in text
+    assert "dials: no such section" in text

@@ -3,10 +3,12 @@
 The tables are written as pairs of .expt and .refl files, even and odd crystals in files of even and odd numbers: so cctbx.xfel.merge
 makes its half sets. With --reference crystals are scaled to it and post-refined (mark0), without it they are averaged (mark1). The
 files that it leaves (iobs_all.mtz, iobs_odd.mtz, iobs_even.mtz) do not say how often a reflection was measured: n counts the
-observations that were given.
+observations that were given. --settings is a JSON object with the sections cctbx_xfel_merge and, of merging only anomalous, which
+gives a warning: Friedel mates are merged.
 """
 
 import shutil
+import sys
 
 import numpy as np
 
@@ -23,7 +25,6 @@ from sfxflow.merging.observations import ccp4_asymmetric_unit
 from sfxflow.point_group import point_group_name
 from sfxflow.programs.dials import xfel_merge_arguments
 from sfxflow.programs.running import PACKAGES, ProgramError
-from sfxflow.settings import settings_from_json
 
 _PREFIX, _REFERENCE = "iobs", "reference.mtz"
 #: Part of the merged file to cctbx' name of the file; odd crystals are its first half.
@@ -40,7 +41,12 @@ def add_arguments(parser):
 
 def run(args):
     """Scale and merge; see the module's docstring."""
-    settings = settings_from_json("cctbx_xfel_merge", args.settings)
+    settings, merging = program_job.sections(args, "cctbx_xfel_merge", "merging")
+    if merging.anomalous:
+        print(
+            f"WARNING: {args.dataset}: cctbx_xfel_merge merges Friedel mates; merging.anomalous is of the other mergers",
+            file=sys.stderr,
+        )
     dials_merging.check_d_min(args)
     cell, group = options.cell_and_group(args.cell, args.space_group)
     detector = read_geometry(args.geometry[0])

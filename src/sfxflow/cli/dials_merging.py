@@ -97,8 +97,7 @@ def crystal_rows(crystals, given, scale, observations):
     return rows
 
 
-def write(args, cell, group, crystals, lists, rows, model, program, arguments, settings, remark):
-    """Write the merged file and say what is in it."""
-    crystfel_merging.write(
-        args, cell, group, crystals, lists, rows, model, program, [str(word) for word in arguments], settings, remark
-    )
+def write(args, cell, group, crystals, lists, rows, model, program, arguments, settings, remark, anomalous=False):
+    """Write the merged file and say what is in it; `anomalous`: Friedel mates stand apart in the lists."""
+    words = [str(word) for word in arguments]
+    crystfel_merging.write(args, cell, group, crystals, lists, rows, model, program, words, settings, remark, anomalous)

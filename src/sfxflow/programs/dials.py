@@ -208,7 +208,7 @@ def stills_process_arguments(peaks, cell, group, dials, gain, d_min, frames):
     ]  # fmt: skip
 
 
-def scale_arguments(settings, d_min, experiments, reflections, scaled):
+def scale_arguments(settings, d_min, experiments, reflections, scaled, anomalous=False):
     """Command line of dials.scale.
 
     Parameters
@@ -220,11 +220,13 @@ def scale_arguments(settings, d_min, experiments, reflections, scaled):
         Files to scale.
     scaled : str
         Name of the files that are written, without their ends.
+    anomalous : bool
+        Friedel mates are not equivalent.
     """
     return [
         "dials.scale", experiments, reflections, f"output.experiments={scaled}.expt", f"output.reflections={scaled}.refl",
         "output.html=None", "nproc=1", f"model={settings.model}", f"KB.decay_correction={settings.decay_correction}",
-        "reflection_selection.intensity_choice=sum", "reflection_selection.method=use_all", "anomalous=False",
+        "reflection_selection.intensity_choice=sum", "reflection_selection.method=use_all", f"anomalous={anomalous}",
         f"error_model={'basic' if settings.error_model else 'None'}",
         f"outlier_rejection={settings.outlier_rejection}", f"outlier_zmax={settings.outlier_zmax:g}",
         f"cut_data.min_isigi={settings.min_i_over_sigma:g}", "cut_data.d_min=" + (f"{d_min:g}" if d_min else "None"),

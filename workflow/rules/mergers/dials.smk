@@ -33,7 +33,7 @@ rule dials_scale_merging:
         integrated=integrated_of_dataset,
         space_group=space_group_of_dataset,
         d_min=d_min_of_dataset,
-        settings=settings("dials_scale"),
+        settings=some_settings({"dials_scale": None, "merging": ["anomalous"]}),
         dials=DIALS_SCALE,
         version=SFXFLOW,
     message:
@@ -83,7 +83,7 @@ rule cctbx_xfel_merging:
         integrated=integrated_of_dataset,
         space_group=space_group_of_dataset,
         d_min=d_min_of_dataset,
-        settings=settings("cctbx_xfel_merge"),
+        settings=some_settings({"cctbx_xfel_merge": None, "merging": ["anomalous"]}),
         cctbx=CCTBX_XFEL_MERGE,
         version=SFXFLOW,
     message:
