@@ -11,6 +11,8 @@ min_version("9.25")
 configfile: "config/config.yaml"
 
 
+include: "workflow/rules/config.smk"
+include: "workflow/rules/runs.smk"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/containers.smk"
 include: "workflow/rules/groups.smk"

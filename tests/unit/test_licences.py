@@ -52,7 +52,7 @@ def test_what_is_not_the_config_section(text):
 def test_workflow_schema_and_docs_say_the_same():
     """The workflow can't import the package: it has the programs and what to read in a table of its own."""
     root = Path(__file__).parents[2]
-    common = (root / "workflow/rules/common.smk").read_text()
+    common = (root / "workflow/rules/config.smk").read_text()
     table = common[common.index("LICENSED = {") :]
     assert re.findall(r'^    "(\w+)": \(', table[: table.index("\n}")], re.MULTILINE) == list(LICENCES)
     docs = (root / "docs/licences.md").read_text()

@@ -1,7 +1,7 @@
 """
 Groups of a dataset's frames: what the config and the table of the runs say of them, checked, and what belongs to which group.
 
-Used by split.smk and merging.smk; only the standard library, as in common.smk.
+Used by split.smk and merging.smk; only the standard library, as in config.smk.
 """
 
 
